@@ -17,9 +17,7 @@ from lprf.errors import PluginError
 if TYPE_CHECKING:
     from lprf.weights import WeightsInfo
 
-PortType = Literal[
-    "Frames", "Detections", "Plates", "Readings", "Dataset", "Samples", "Weights", "Report"
-]
+PortType = Literal["Frames", "Detections", "Plates", "Readings", "Dataset", "Samples", "Weights", "Report"]
 
 
 class Params(pydantic.BaseModel):
@@ -181,7 +179,9 @@ def check_component(component: Component) -> None:
         )
     kind = KINDS[component.kind]
     if ":" not in component.impl:
-        raise PluginError(f"component '{component.name}': impl must be 'module:attribute', is '{component.impl}'")
+        raise PluginError(
+            f"component '{component.name}': impl must be 'module:attribute', is '{component.impl}'"
+        )
     for own, fixed, side in [
         (component.inputs, kind.inputs, "input"),
         (component.outputs, kind.outputs, "output"),

@@ -1,0 +1,285 @@
+"""What flows between components: flat rows with a parent index, never nested lists.
+
+A batch of frames becomes one batch of detections, one of plates, one of readings, all on one device. Each holds
+its parent batch beside the row index, so that whoever wants the full frame needs no extra port.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a frame came from: a path, URL or label; the frame's index in it; its time in seconds, if known."""
+
+    name: str
+    index: int = 0
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A batch of frames of one size.
+
+    images: uint8 [B, H, W, 3], BGR.
+    sources: B origins.
+    """
+
+    images: Tensor
+    sources: list[Origin]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def row(self, index: int) -> Frames:
+        """The batch of one frame."""
+        return Frames(self.images[index : index + 1], self.sources[index : index + 1])
+
+    def to(self, device: torch.device) -> Frames:
+        return replace(self, images=self.images.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Plates found in a batch of frames, N in all.
+
+    frames: the batch they were found in.
+    frame: int64 [N], the row of `frames` that each lies in, ascending.
+    boxes: float32 [N, 4], x1 y1 x2 y2 in pixels of the frame, half-open: a box that covers the frame is 0 0 W H.
+    scores: float32 [N], in 0 to 1.
+    corners: float32 [N, 4, 2], TL TR BR BL in the plate's own reading direction, or None.
+    extra: {name: Tensor [N, ...]}: colour, rows, track. "given" (bool) marks boxes that nothing detected.
+    """
+
+    frames: Frames
+    frame: Tensor
+    boxes: Tensor
+    scores: Tensor
+    corners: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def rows(self, index: Tensor, frames: Frames | None = None, frame: Tensor | None = None) -> Detections:
+        """The detections at `index` (int64 [M]), in that order; `frames` and `frame` replace the parent."""
+        return Detections(
+            frames=self.frames if frames is None else frames,
+            frame=self.frame[index] if frame is None else frame,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            corners=None if self.corners is None else self.corners[index],
+            extra={name: values[index] for name, values in self.extra.items()},
+        )
+
+    def to(self, device: torch.device) -> Detections:
+        return Detections(
+            frames=self.frames.to(device),
+            frame=self.frame.to(device),
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            corners=None if self.corners is None else self.corners.to(device),
+            extra={name: values.to(device) for name, values in self.extra.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Plates:
+    """Upright plates cut out of frames, N in all, N at most the number of detections.
+
+    detections: the batch they were cut from.
+    detection: int64 [N], the row of `detections` each was cut from, ascending.
+    images: float32 [N, 3, h, w], 0 to 255, BGR, one size; each network normalises for itself.
+    """
+
+    detections: Detections
+    detection: Tensor
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.detection)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The texts of plates, N in all.
+
+    plates: the batch that was read.
+    plate: int64 [N], the row of `plates` each was read from, ascending.
+    texts: N strings, "" where nothing was read.
+    confidences: float32 [N], the probability of the text, summed over alignments, in 0 to 1.
+    characters: N lists, one probability a character of the text.
+    alternatives: N lists of (text, confidence), most probable first, the text itself included.
+    """
+
+    plates: Plates
+    plate: Tensor
+    texts: list[str]
+    confidences: Tensor
+    characters: list[list[float]]
+    alternatives: list[list[tuple[str, float]]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One detection and what was read of it, on the host: what sinks write and `lprf.load(…).run(…)` gives.
+
+    box: x1 y1 x2 y2, pixels of the frame, half-open. corners: four (x, y), TL TR BR BL, or None.
+    detection_score: None where the box was given and not detected.
+    """
+
+    source: str
+    frame: int
+    time: float | None
+    text: str
+    confidence: float
+    characters: list[float]
+    alternatives: list[tuple[str, float]]
+    box: tuple[float, float, float, float]
+    detection_score: float | None
+    corners: list[tuple[float, float]] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The reading as JSON's types, in the order in which a line of `core.jsonl` has them."""
+        return {
+            "source": self.source,
+            "frame": self.frame,
+            "time": self.time,
+            "text": self.text,
+            "confidence": round(self.confidence, 6),
+            "characters": [round(value, 4) for value in self.characters],
+            "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
+            "box": [round(value, 2) for value in self.box],
+            "detection_score": None if self.detection_score is None else round(self.detection_score, 4),
+            "corners": None
+            if self.corners is None
+            else [[round(x, 2), round(y, 2)] for x, y in self.corners],
+        }
+
+
+def readings_by_frame(value: Detections | Readings) -> list[list[Reading]]:
+    """One list of `Reading`s a frame of the batch, one for each detection, "" where nothing was read."""
+    readings = value if isinstance(value, Readings) else None
+    detections = readings.plates.detections if readings is not None else value
+    assert isinstance(detections, Detections)
+    read: dict[int, int] = {}
+    confidences: list[float] = []
+    if readings is not None:
+        read = {d: r for r, d in enumerate(readings.plates.detection[readings.plate].tolist())}
+        confidences = readings.confidences.tolist()
+    boxes, scores = detections.boxes.tolist(), detections.scores.tolist()
+    corners = None if detections.corners is None else detections.corners.tolist()
+    given = detections.extra["given"].tolist() if "given" in detections.extra else None
+    result: list[list[Reading]] = [[] for _ in detections.frames.sources]
+    for row, frame in enumerate(detections.frame.tolist()):
+        origin = detections.frames.sources[frame]
+        r = read.get(row)
+        found = readings if r is not None else None
+        result[frame].append(
+            Reading(
+                source=origin.name,
+                frame=origin.index,
+                time=origin.time,
+                text=found.texts[r] if found is not None and r is not None else "",
+                confidence=confidences[r] if r is not None else 0.0,
+                characters=found.characters[r] if found is not None and r is not None else [],
+                alternatives=found.alternatives[r] if found is not None and r is not None else [],
+                box=tuple(boxes[row]),
+                detection_score=None if given is not None and given[row] else scores[row],
+                corners=None
+                if corners is None or any(math.isnan(x) for point in corners[row] for x in point)
+                else [(x, y) for x, y in corners[row]],
+            )
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing a source offers: cheap to make; `load` decodes it, in a background thread.
+
+    load: gives uint8 [H, W, 3] BGR, or raises InputFailure. It may return (image, warning) where a picture
+    could be read only in part: the warning is reported with its name, and counts as a failure in the exit code.
+    """
+
+    origin: Origin
+    load: Callable[[], np.ndarray | tuple[np.ndarray, str]]
+
+
+class Source(Protocol):
+    """What the implementation of a source has.
+
+    live: a camera or stream: frames that cannot wait; the newest is kept, older ones are dropped and counted.
+    total: how many items there are, or None where nobody knows.
+    """
+
+    live: bool
+    total: int | None
+
+    def items(self) -> Iterator[Item]:
+        """Name the items, in order, without decoding them (a video decodes as it goes)."""
+        ...
+
+    def shape(self, image: np.ndarray) -> tuple[int, ...]:
+        """Images of equal `shape` may share a batch: (H, W) for photos; something coarser where they are padded."""
+        ...
+
+    def batch(self, origins: Sequence[Origin], images: Sequence[np.ndarray]) -> Mapping[str, Any]:
+        """The outputs by port for one batch, on the host: {"frames": Frames, …}."""
+        ...
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A labelled plate.
+
+    box: x1 y1 x2 y2, pixels, half-open. corners: float32 [4, 2] TL TR BR BL in the reading direction, or None.
+    text: None where nobody noted it. attributes: colour, country, province and the like, as strings.
+    """
+
+    box: tuple[float, float, float, float]
+    corners: np.ndarray | None = None
+    text: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled picture.
+
+    source: its name, unique in the dataset. image: decodes it: uint8 [H, W, 3] BGR; raises InputFailure.
+    group: metrics are reported per group ("" where there is but one).
+    """
+
+    source: str
+    image: Callable[[], np.ndarray]
+    plates: tuple[Truth, ...]
+    group: str = ""
+
+
+class Dataset(Protocol):
+    """Labelled examples: indexable, cheap to index (pictures are decoded by `Example.image`), safe to fork.
+
+    problems: one line for each row that was skipped, with its name and the reason.
+    """
+
+    problems: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def fingerprint(self) -> str:
+        """A hash of what the dataset holds (sorted relative names, sizes, labels), not of where it lies."""
+        ...
