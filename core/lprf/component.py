@@ -174,23 +174,17 @@ def import_attribute(target: str) -> Any:
 def check_component(component: Component) -> None:
     """Raise PluginError where a declaration breaks the contract of its kind."""
     if component.kind not in KINDS:
-        raise PluginError(
-            f"component '{component.name}' has kind '{component.kind}'; kinds are {', '.join(KINDS)}"
-        )
+        raise PluginError(f"component '{component.name}' has kind '{component.kind}'; kinds are {', '.join(KINDS)}")
     kind = KINDS[component.kind]
     if ":" not in component.impl:
-        raise PluginError(
-            f"component '{component.name}': impl must be 'module:attribute', is '{component.impl}'"
-        )
+        raise PluginError(f"component '{component.name}': impl must be 'module:attribute', is '{component.impl}'")
     for own, fixed, side in [
         (component.inputs, kind.inputs, "input"),
         (component.outputs, kind.outputs, "output"),
     ]:
         for port_name, port in own.items():
             if port_name in fixed and port.type != fixed[port_name].type:
-                raise PluginError(
-                    f"component '{component.name}' retypes the {side} '{port_name}' of every {kind.name}"
-                )
+                raise PluginError(f"component '{component.name}' retypes the {side} '{port_name}' of every {kind.name}")
     if kind.inputs:
         for port_name, port in component.inputs.items():
             if port_name not in kind.inputs and not port.optional:
@@ -201,6 +195,4 @@ def check_component(component: Component) -> None:
     if component.kind == "sink":
         types = {port.type for port in component.inputs.values()}
         if not types or not types <= {"Frames", "Detections", "Readings"}:
-            raise PluginError(
-                f"component '{component.name}': a sink takes one or more of Frames, Detections, Readings"
-            )
+            raise PluginError(f"component '{component.name}': a sink takes one or more of Frames, Detections, Readings")

@@ -162,9 +162,7 @@ class Reading:
             "alternatives": [[text, round(value, 6)] for text, value in self.alternatives],
             "box": [round(value, 2) for value in self.box],
             "detection_score": None if self.detection_score is None else round(self.detection_score, 4),
-            "corners": None
-            if self.corners is None
-            else [[round(x, 2), round(y, 2)] for x, y in self.corners],
+            "corners": None if self.corners is None else [[round(x, 2), round(y, 2)] for x, y in self.corners],
         }
 
 
