@@ -6,9 +6,10 @@ Nothing here imports torch, OpenCV or numpy, so listing, validating and `--help`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lprf.weights import WeightsInfo
 
 PortType = Literal["Frames", "Detections", "Plates", "Readings", "Dataset", "Samples", "Weights", "Report"]
+
+M = TypeVar("M")
 
 
 class Params(pydantic.BaseModel):
@@ -49,8 +52,36 @@ class PathParam:
     output: bool = False
 
 
+@dataclass(frozen=True)
+class RecipeParam:
+    """Marks a parameter that names an inference recipe to run inside this one, as evaluators do.
+
+    `overrides` names the parameter, if any, that holds overrides of that recipe: {"detect.min_plate": [24, 8]}.
+    """
+
+    overrides: str | None = None
+
+
 InputPath = Annotated[str, PathParam()]
 OutputPath = Annotated[str, PathParam(output=True)]
+
+
+def marked(params: type[Params], marker: type[M]) -> dict[str, M]:
+    """The parameters whose type carries a marker (WeightsParam, PathParam, RecipeParam), with the marker."""
+    found = {}
+    for name, info in params.model_fields.items():
+        for value in (*info.metadata, *_annotations(info.annotation)):
+            if isinstance(value, marker):
+                found[name] = value
+    return found
+
+
+def _annotations(annotation: Any) -> Iterator[Any]:
+    """What `Annotated` carries, anywhere inside a type such as `list[InputPath] | None`."""
+    yield from getattr(annotation, "__metadata__", ())
+    for argument in typing.get_args(annotation):
+        if not isinstance(argument, str):
+            yield from _annotations(argument)
 
 
 @dataclass(frozen=True)

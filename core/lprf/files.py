@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever stands in place of something whole."""
+"""Where shipped files lie, and writing files so that nothing half-written stands in place of something whole."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def shipped(part: str) -> Path:
+    """The folder of shipped "recipes" or "weights": inside the installed package, else at the repository's root."""
+    package = Path(__file__).resolve().parent
+    return package / part if (package / part).is_dir() else package.parent.parent / part

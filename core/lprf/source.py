@@ -40,11 +40,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Located:
-    """A value with its place: a scalar, a list of Located, or a dict of them; `key` is where its key stands."""
+    """A value with its place: a scalar, a list of Located, or a dict of them.
+
+    `key` is where its key stands; `text` is a scalar as it was written (007 is the number 7, and a folder's name).
+    """
 
     value: Any
     place: Place
     key: Place | None = None
+    text: str | None = None
 
     def plain(self) -> Any:
         """The value as plain dicts, lists and scalars."""
@@ -197,7 +201,7 @@ class _Builder:
             return Located(None, place, key)
         above = (*above, id(node))
         if isinstance(node, yaml.ScalarNode):
-            return Located(self.scalar(node, path), place, key)
+            return Located(self.scalar(node, path), place, key, node.value)
         if isinstance(node, yaml.SequenceNode):
             items = [self.value(child, (*path, i), None, above) for i, child in enumerate(node.value)]
             return Located(items, place, key)
