@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -247,11 +247,13 @@ class Imported:
 Importer = Callable[["dict[str, torch.Tensor]"], "Imported | None"]
 
 
-def import_checkpoint(path: str | Path, components: Iterable[Component], name: str | None = None) -> WeightsInfo:
+def import_checkpoint(
+    path: str | Path, components: Iterable[Component], name: str | None = None, taken: Container[str] = ()
+) -> WeightsInfo:
     """File a pickled checkpoint (.pth, .pt) among the user's weights, as safetensors with metadata and a card.
 
     components: their `importers` are asked in turn; the first that recognises the tensors wins.
-    name: what to file it as; by default what the importer says.
+    name: what to file it as; by default what the importer says, or the file's stem where that name is `taken`.
     Pickles are loaded with torch's restricted unpickler, which runs no code of theirs.
     Raises WeightsError: unreadable, hostile, or recognised by none.
     """
@@ -272,7 +274,7 @@ def import_checkpoint(path: str | Path, components: Iterable[Component], name: s
         some = ", ".join(f"{key} {list(value.shape)}" for key, value in list(tensors.items())[:4])
         notes = "".join(f"; {line}" for line in broken)
         raise WeightsError(f"{path}: no installed component recognises this checkpoint ({some}, ...){notes}")
-    filed = name or found.name
+    filed = name or (path.stem if found.name in taken else found.name)
     if not _NAME.fullmatch(filed):
         raise WeightsError(f"'{filed}' cannot name weights: letters, digits, dots, dashes and underscores only")
     with path.open("rb") as file:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib.util
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 from lprf.cli.common import add_plugin_argument, columns, plugins
@@ -27,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     found = plugins(args.plugin)
     if args.name and "." in args.name:
-        print(describe(args.name, found.component(args.name)))
+        component = found.component(args.name)
+        print(describe(args.name, component))
+        print(f"\nimplemented by {component.impl}{place(component.impl)}")
         return 0
     loaded = [found.load(args.name)] if args.name else found.load_all()
     rows = [["COMPONENT", "KIND", "SUMMARY"]]
@@ -53,6 +58,20 @@ def describe(name: str, component: Component) -> str:
     for field_name, field in fields.items():
         lines += [f"  {field_name}: {type_text(field)}{default_text(field)}", f"      {field.description or ''}"]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def place(target: str) -> str:
+    """ " in FILE:LINE" of "module:attribute", found by reading the file, not by importing it."""
+    module, _, attribute = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return ""
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (ImportError, OSError, ValueError, SyntaxError):
+        return ""
+    lines = [node.lineno for node in tree.body if getattr(node, "name", None) == attribute]
+    return f" in {spec.origin}{f':{lines[0]}' if lines else ''}"
 
 
 def port_text(port: Port) -> str:
