@@ -174,5 +174,5 @@ def installed() -> Plugins:
 
 def suggest(word: str, among: Iterable[str]) -> str:
     """ "; did you mean 'detector'?", or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, list(among), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(among), n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -160,7 +160,7 @@ def read_text(data: bytes | str, name: str, folder: Path | None = None) -> Locat
         before = text[: error.position] if isinstance(error.position, int) else ""
         mark = yaml.Mark(name, 0, before.count("\n"), len(before) - (before.rfind("\n") + 1), None, 0)
         raise fail(f"not valid YAML: {error.reason}", mark) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         raise fail(f"not valid YAML: {error}") from None
     if node is None:
         raise fail("the file is empty")
