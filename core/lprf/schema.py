@@ -1,0 +1,57 @@
+"""The JSON Schema of recipes, for editors: it completes `uses:` and `with:` from the plugins that are installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lprf.component import Component
+from lprf.plugins import Plugins
+from lprf.recipe import RecipeForm
+
+_VARIABLE = {"type": "string", "pattern": r"\$\{[^}]*\}"}  # any value may come from `vars`
+
+
+def recipe_schema(plugins: Plugins) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a recipe file, with the components of every plugin that loads."""
+    components = {f"{p.name}.{c.name}": c for p in plugins.load_all() for c in p.components.values()}
+    schema = RecipeForm.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "LPRF recipe"
+    schema["required"] = ["lprf"]  # a recipe that extends another may leave the rest to it
+    definitions = schema["$defs"]
+    node = definitions["NodeForm"]
+    node.pop("required", None)
+    described = [{"const": uses, "description": component.summary} for uses, component in sorted(components.items())]
+    node["properties"]["uses"] = {"anyOf": [*described, {"type": "string"}]}
+    node["allOf"] = [
+        {
+            "if": {"properties": {"uses": {"const": uses}}, "required": ["uses"]},
+            "then": {"properties": {"with": {"$ref": f"#/$defs/{uses}"}, "inputs": _inputs(component)}},
+        }
+        for uses, component in sorted(components.items())
+    ]
+    for uses, component in components.items():
+        definitions[uses] = _params(component, definitions)
+    # a node given as null is taken out of the recipe that is extended
+    schema["properties"]["graph"]["additionalProperties"] = {"anyOf": [{"$ref": "#/$defs/NodeForm"}, {"type": "null"}]}
+    schema["properties"]["graph"].pop("patternProperties", None)
+    return schema
+
+
+def _inputs(component: Component) -> dict[str, Any]:
+    ports = {
+        name: {"description": f"{port.type}{', optional' if port.optional else ''}"}
+        for name, port in component.all_inputs().items()
+    }
+    # an evaluator also takes node.param of the recipe it runs
+    return {"properties": ports, "additionalProperties": component.kind == "evaluator"}
+
+
+def _params(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = component.params.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+    definitions |= schema.pop("$defs", {})
+    schema.pop("required", None)
+    for name, value in schema.get("properties", {}).items():
+        kept = {key: value[key] for key in ("description", "default", "title") if key in value}
+        schema["properties"][name] = {**kept, "anyOf": [value, _VARIABLE]}
+    return schema
