@@ -62,3 +62,10 @@ class TableDatasetParams(Params):
     )
     group: str = pydantic.Field("", description="the group these pictures are reported under")
     group_by: str | None = pydantic.Field(None, description="the attribute whose value is the group: colour")
+
+
+class AugmentParams(Params):
+    """Parameters of `core.augment`."""
+
+    strength: float = pydantic.Field(0.5, ge=0, le=1, description="0: almost as it is, 1: as bad as street cameras get")
+    copies: int = pydantic.Field(1, ge=1, le=1000, description="differently augmented copies of each picture")
