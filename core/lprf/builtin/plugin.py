@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lprf.builtin import params
-from lprf.component import Component
+from lprf.builtin import params, rectify_params
+from lprf.component import Component, Port
 from lprf.hooks import hookimpl
 
 
@@ -11,6 +11,8 @@ from lprf.hooks import hookimpl
 def lprf_components() -> list[Component]:
     return [
         *_datasets(),
+        *_transforms(),
+        *_rectifiers(),
     ]
 
 
@@ -36,5 +38,39 @@ def _datasets() -> list[Component]:
             impl="lprf.builtin.datasets:photos",
             params=params.PhotosDatasetParams,
             summary="photos without plates, for false alarms and as negatives",
+        ),
+    ]
+
+
+def _rectifiers() -> list[Component]:
+    return [
+        Component(
+            name="crop",
+            kind="rectifier",
+            impl="lprf.builtin.rectify:Crop",
+            params=rectify_params.CropParams,
+            summary="upright crops, resized",
+        ),
+        Component(
+            name="perspective",
+            kind="rectifier",
+            impl="lprf.builtin.rectify:Perspective",
+            params=rectify_params.CropParams,
+            inputs={"detections": Port("Detections", features=frozenset({"corners"}))},
+            summary="plates warped upright by their four corners",
+        ),
+    ]
+
+
+def _transforms() -> list[Component]:
+    return [
+        Component(
+            name="augment",
+            kind="transform",
+            impl="lprf.builtin.augment:Augmented",
+            params=params.AugmentParams,
+            inputs={"dataset": Port("Dataset")},
+            outputs={"dataset": Port("Dataset")},
+            summary="plate crops as bad cameras, weather and careless crops would have them",
         ),
     ]
