@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lprf.plugins import Plugins
+    from lprf.recipe import Recipe
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
@@ -41,3 +42,24 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     )
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """A recipe, overrides of it, and `--plugin`."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a file, the name of a shipped recipe, or plugin/recipe")
+    parser.add_argument(
+        "-s",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.KEY=VALUE",
+        help="override a parameter; NODE.uses=… swaps the component; also runtime.KEY, vars.KEY; may be repeated",
+    )
+    add_plugin_argument(parser)
+
+
+def load(args: argparse.Namespace) -> Recipe:
+    """The checked recipe that `add_recipe_arguments` asked for. Raises RecipeError with every mistake."""
+    from lprf.recipe import load_recipe
+
+    return load_recipe(args.recipe, args.set, plugins(args.plugin))
