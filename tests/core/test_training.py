@@ -1,0 +1,196 @@
+"""The shared training loop: exact resumption, several processes, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TinyParams, TinyTask, fit
+
+from lprf.context import Context
+from lprf.training import distributed
+from lprf.training.loop import TrainingDiverged, learning_rate, train
+
+SCRIPT = Path(__file__).with_name("tiny_training.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def same(a: dict, b: dict) -> bool:
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[network][key], b[network][key]) for network in a for key in a[network])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(task: TinyTask, step: int) -> None:
+    loss = task.loss
+
+    def stopping(batch):
+        stopping.calls += 1
+        if stopping.calls > step:
+            raise Interrupted
+        return loss(batch)
+
+    stopping.calls = 0
+    task.loss = stopping
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_interrupted_anywhere_the_weights_are_the_same(tmp_path: Path, accumulate: int) -> None:
+    params = TinyParams(accumulate=accumulate)
+    whole, _ = fit(params, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    for stop in (1, 10, 24, 13):  # before, at and between checkpoints, validations and intervals
+        torch.manual_seed(7)
+        context = Context(torch.device("cpu"), torch.float32, None, node="tiny", folder=folder, seed=7)
+        task = TinyTask(params)
+        interrupt_at(task, stop * accumulate)
+        with pytest.raises(Interrupted):
+            train(task, params, context)
+    cut, _ = fit(params, folder)
+    assert same(whole.weights, cut.weights)
+    assert whole.metrics == cut.metrics
+    for name in ("metrics.csv", "validation.csv"):
+        drop = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(tmp_path / "whole" / name)]
+        assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder / name)] == drop
+
+
+def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> None:
+    settings = json.dumps({"steps": 60, "pause": 0.01, "checkpoint_seconds": 0.05})
+    whole, _ = fit(TinyParams(**json.loads(settings)), None)
+    command = [sys.executable, str(SCRIPT), str(tmp_path), settings]
+    for _ in range(2):
+        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "checkpoint.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(random.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "weights.pt").exists()
+    subprocess.run(command, env=ENVIRONMENT, check=True)
+    assert same(whole.weights, torch.load(tmp_path / "weights.pt", weights_only=True))
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    params = TinyParams(steps=25)
+    none, _ = fit(params, None, workers=0)
+    two, _ = fit(params, None, workers=2)
+    assert same(none.weights, two.weights)
+
+
+def test_two_processes_follow_one(tmp_path: Path) -> None:
+    # without batch norm, whose statistics are per process on CPU; with mining and dropout over the global batch
+    settings = json.dumps({"norm": False, "steps": 40})
+    one, _ = fit(TinyParams(**json.loads(settings)), tmp_path / "one")
+    two = tmp_path / "two"
+    two.mkdir()
+    command = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 50000))]
+    subprocess.run(
+        [sys.executable, "-m", *command, str(SCRIPT), str(two), settings], env=ENVIRONMENT, check=True, timeout=120
+    )
+    for a, b in zip(rows(tmp_path / "one" / "metrics.csv"), rows(two / "metrics.csv"), strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-4)
+    weights = torch.load(two / "weights.pt", weights_only=True)
+    for key, value in one.weights["tiny"].items():
+        torch.testing.assert_close(weights["tiny"][key], value, atol=1e-4, rtol=1e-3)
+
+
+def test_it_learns_and_chooses_the_best(tmp_path: Path) -> None:
+    result, _ = fit(TinyParams(steps=200, ema=0.9, lr=0.01, dropout=0.0), tmp_path)
+    scores = [float(row["score"]) for row in rows(tmp_path / "validation.csv")]
+    assert len(scores) == 20
+    assert result.metrics["score"] == pytest.approx(max(scores), rel=1e-4)
+    assert max(scores) > scores[0]
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    params = TinyParams(steps=400, patience=3, lr=1e-9, ema=None)
+    torch.manual_seed(7)
+    task = TinyTask(params)
+    task.validate = lambda: {"score": 0.5}
+    result = train(task, params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
+    assert result.stopped_early
+    assert result.steps == 40  # the first is the best, three more bring nothing
+    again, _ = fit(params, tmp_path)
+    assert again.steps == 40
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path, value: float) -> None:
+    params = TinyParams(steps=30)
+    torch.manual_seed(7)
+    task = TinyTask(params)
+    make = task.batch
+
+    def poisoned(step, rng, share):
+        batch = make(step, rng, share)
+        if step == 17:
+            batch["x"][3, 2] = value
+        return batch
+
+    task.batch = poisoned
+    with pytest.raises(TrainingDiverged, match="step 18"):
+        train(task, params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
+    batch = torch.load(tmp_path / "bad-batch.pt", weights_only=True)
+    assert not torch.isfinite(batch["x"][3, 2])
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in checkpoint["networks"].values())
+
+
+def test_a_loss_that_rises_stops(tmp_path: Path) -> None:
+    task = TinyTask(TinyParams())
+    loss = task.loss
+    task.loss = lambda batch: loss({"x": batch["x"], "y": batch["y"] * (1 if task.hardness < 2 else 100)})
+    task.interval = lambda step, metrics: setattr(task, "hardness", 2.0) if step == 20 else False
+    with pytest.raises(TrainingDiverged, match=r"rose from .* by step 30"):
+        train(task, task.params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
+    assert (tmp_path / "bad-batch.pt").is_file()
+
+
+def test_learning_rate() -> None:
+    params = TinyParams(lr=1.0, warmup=4, lr_end=0.1)
+    rates = [learning_rate(params, step, 104) for step in range(105)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[54] == pytest.approx(0.55)
+    assert rates[104] == pytest.approx(0.1)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precisions_train(precision: str) -> None:
+    result, _ = fit(TinyParams(steps=60, precision=precision, ema=0.9), None)
+    full, _ = fit(TinyParams(steps=60, ema=0.9), None)
+    assert result.metrics["score"] == pytest.approx(full.metrics["score"], abs=0.05)
+
+
+def test_global_state_of_the_caller_is_left_alone() -> None:
+    torch.manual_seed(3)
+    fit(TinyParams(steps=3), None, seed=3)
+    before = torch.random.get_rng_state()
+    torch.manual_seed(3)
+    TinyTask(TinyParams())
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_hardest_in_one_process() -> None:
+    kept = distributed.hardest(torch.tensor([0.5, 3.0, 0.5, 2.0, 0.1]), 3)
+    assert kept.tolist() == [True, True, False, True, False]
+    assert distributed.mean(torch.tensor([])).item() == 0
