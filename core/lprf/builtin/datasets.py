@@ -134,7 +134,7 @@ def table_dataset(params: TableDatasetParams, context: Context) -> Pictures:
     path = Path(params.path)
     tables = [path]
     if glob.has_magic(params.path):
-        tables = sorted(Path(name) for name in glob.glob(params.path))  # noqa: PTH207: it may be absolute
+        tables = sorted(Path(name) for name in glob.glob(params.path))  # noqa: PTH207
     if not tables or not tables[0].exists():
         raise LprfError(f"there are no labels at {params.path}")
     if path.is_dir() and (path / "labels.csv").is_file():

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pydantic
 
-from lprf.component import InputPath, Params
+from lprf.component import InputPath, OutputPath, Params
 
 
 class CropsDatasetParams(Params):
@@ -69,3 +69,67 @@ class AugmentParams(Params):
 
     strength: float = pydantic.Field(0.5, ge=0, le=1, description="0: almost as it is, 1: as bad as street cameras get")
     copies: int = pydantic.Field(1, ge=1, le=1000, description="differently augmented copies of each picture")
+
+
+class SplitParams(Params):
+    """Parameters of `core.split`."""
+
+    train: float = pydantic.Field(0.8, ge=0, le=1, description="share of the pictures that goes to `train`")
+    val: float = pydantic.Field(0.2, ge=0, le=1, description="share of the pictures that goes to `val`")
+    test: float = pydantic.Field(0.0, ge=0, le=1, description="share of the pictures that goes to `test`")
+    by: Literal["plate", "image"] = pydantic.Field(
+        "plate", description="plate: no plate's text stands in two parts; image: each picture on its own"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _at_most_all(self) -> SplitParams:
+        total = self.train + self.val + self.test
+        if not 0 < total <= 1 + 1e-9:
+            raise ValueError(f"train, val and test together must be above 0 and at most 1, are {total:g}")
+        return self
+
+
+class SubsetParams(Params):
+    """Parameters of `core.subset`; all conditions hold together, then the number is drawn."""
+
+    n: int | None = pydantic.Field(None, ge=1, description="at most so many pictures, drawn by the run's seed")
+    fraction: float | None = pydantic.Field(None, gt=0, le=1, description="this share of the pictures, drawn likewise")
+    groups: list[str] | None = pydantic.Field(None, min_length=1, description="only pictures of these groups")
+    where: dict[str, str | list[str]] = pydantic.Field(
+        default_factory=dict,
+        description="attribute: value, or a list of them; only pictures with such a plate: {colour: green}",
+    )
+    plates: bool | None = pydantic.Field(None, description="true: only pictures with plates; false: only those without")
+
+
+class CropPlatesParams(Params):
+    """Parameters of `core.crop-plates`."""
+
+    cut: Literal["box", "corners"] = pydantic.Field(
+        "box", description="box: the upright box with a margin; corners: the plate made upright by its four corners"
+    )
+    margin: tuple[float, float] = pydantic.Field(
+        (0.0, 0.0),
+        description="least and most that each side of a box moves out (in, where negative), as a share of the box's "
+        "height; drawn a plate by the run's seed",
+    )
+    texts_only: bool = pydantic.Field(True, description="leave out plates whose text nobody noted")
+
+    @pydantic.field_validator("margin")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not -0.4 <= value[0] <= value[1] <= 5:
+            raise ValueError("margin must be two numbers in ascending order, from -0.4 to 5")
+        return value
+
+
+class AuditParams(Params):
+    """Parameters of `core.audit`."""
+
+    allow_leakage: bool = pydantic.Field(
+        False, description="only report where a plate or a picture stands in two of train, val and test"
+    )
+    content: bool = pydantic.Field(
+        True, description="compare the pictures themselves too; decodes each one (some 10 ms for a CCPD photo)"
+    )
+    path: OutputPath | None = pydantic.Field(None, description="also write the report here, as JSON")

@@ -63,14 +63,51 @@ def _rectifiers() -> list[Component]:
 
 
 def _transforms() -> list[Component]:
+    one = {"dataset": Port("Dataset")}
+    parts = ("train", "val", "test")
     return [
+        Component(
+            name="split",
+            kind="transform",
+            impl="lprf.builtin.transforms:Split",
+            params=params.SplitParams,
+            inputs=one,
+            outputs={name: Port("Dataset") for name in parts},
+            summary="train, val and test that share no plate, balanced by province",
+        ),
+        Component(
+            name="concat",
+            kind="transform",
+            impl="lprf.builtin.transforms:Concat",
+            inputs={"datasets": Port("Dataset", many=True)},
+            outputs=one,
+            summary="several datasets as one",
+        ),
+        Component(
+            name="subset",
+            kind="transform",
+            impl="lprf.builtin.transforms:Subset",
+            params=params.SubsetParams,
+            inputs=one,
+            outputs=one,
+            summary="some of a dataset: by group, by attribute, or a number drawn at random",
+        ),
+        Component(
+            name="crop-plates",
+            kind="transform",
+            impl="lprf.builtin.transforms:CropPlates",
+            params=params.CropPlatesParams,
+            inputs=one,
+            outputs=one,
+            summary="the labelled plates of photos, each as a picture of its own",
+        ),
         Component(
             name="augment",
             kind="transform",
             impl="lprf.builtin.augment:Augmented",
             params=params.AugmentParams,
-            inputs={"dataset": Port("Dataset")},
-            outputs={"dataset": Port("Dataset")},
+            inputs=one,
+            outputs=one,
             summary="plate crops as bad cameras, weather and careless crops would have them",
         ),
     ]
