@@ -22,9 +22,7 @@ Examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "target", nargs="?", metavar="FILE", type=Path, help="the file to write; standard output if none"
-    )
+    parser.add_argument("target", nargs="?", metavar="FILE", type=Path, help="what to write; standard output if none")
     add_plugin_argument(parser)
 
 
