@@ -383,14 +383,15 @@ def _replaced(tree: Located, name: str, params: Located) -> Located:
 
 def _as_meant(given: Located, params: type[Params]) -> Located:
     """A node's parameters with paths made whole and numbers that are meant as text (a folder 007) as written."""
-    inputs = {name for name, marker in marked(params, PathParam).items() if not marker.output}
+    inputs = {name: marker.suffix for name, marker in marked(params, PathParam).items() if not marker.output}
     recipes = marked(params, RecipeParam)
     values = {}
     for name, value in given.value.items():
         info = next((f for key, f in params.model_fields.items() if (f.alias or key) == name), None)
         if info is not None:
             value = _texts(value, _types(info.annotation))
-            if name in inputs or (name in recipes and str(value.value).endswith((".yaml", ".yml"))):
+            suffixes = (".yaml", ".yml") if name in recipes else inputs.get(name)
+            if suffixes is not None and str(value.value).endswith(suffixes):
                 value = _rooted(value)
         values[name] = value
     return Located(values, given.place, given.key)

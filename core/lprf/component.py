@@ -46,10 +46,12 @@ class PathParam:
     """Marks a parameter that is a path.
 
     Relative to the recipe's folder where the recipe gives it; `output` paths, and paths given on the command
-    line or from Python, are relative to the current folder.
+    line or from Python, are relative to the current folder. With a `suffix` only text that ends so is a path, and
+    other text a name.
     """
 
     output: bool = False
+    suffix: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lprf.errors import LprfError
 
@@ -110,17 +111,24 @@ def _main(arguments: list[str]) -> int:
         print(f"lprf: there is no verb '{name}'{suggest(name, summaries)}", file=sys.stderr)
         print("`lprf --help` lists the verbs", file=sys.stderr)
         return WRONG
+    module, parser = parser_of(name)
+    code: int = module.run(parser.parse_args(arguments[1:]))
+    return code
+
+
+def parser_of(name: str) -> tuple[Any, argparse.ArgumentParser]:
+    """The module of a verb, which is imported, and its parser."""
     module = importlib.import_module(f"lprf.cli.{name.replace('-', '_')}")
+    summary = next(verbs[name] for verbs in VERBS.values() if name in verbs)
     parser = argparse.ArgumentParser(
         prog=f"lprf {name}",
-        description=summaries[name][0].upper() + summaries[name][1:] + ".",
-        epilog=getattr(module, "EXAMPLES", None),
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=module.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-    code: int = module.run(parser.parse_args(arguments[1:]))
-    return code
+    return module, parser
 
 
 def help_text() -> str:
