@@ -1,0 +1,134 @@
+"""The size of a picture, read from its first bytes: what refuses a picture too large without decoding it.
+
+Knows JPEG, PNG, BMP, WebP, TIFF and GIF, as far as their sizes go.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Header:
+    """width, height: in pixels, before any rotation. alpha: whether pixels may be transparent
+    (PNG, WebP).
+
+    data: for a JPEG, where its first scan begins; else 0.
+    """
+
+    kind: str
+    width: int
+    height: int
+    alpha: bool = False
+    data: int = 0
+
+
+def read_header(file: BinaryIO) -> Header | None:
+    """The header of the picture that `file` (seekable, at its start) holds; None where it holds none we know.
+
+    Raises ValueError where a picture begins but its header is broken or cut short.
+    """
+    start = file.read(32)
+    try:
+        if start.startswith(b"\xff\xd8\xff"):
+            return _jpeg(file)
+        if start.startswith(b"\x89PNG\r\n\x1a\n"):
+            return _png(file, start)
+        if start.startswith((b"GIF87a", b"GIF89a")):
+            width, height = struct.unpack_from("<HH", start, 6)
+            return Header("GIF", width, height)
+        if start.startswith(b"BM"):
+            return _bmp(start)
+        if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+            return _webp(start)
+        if start.startswith((b"II*\0", b"MM\0*")):
+            return _tiff(file, "<" if start.startswith(b"II") else ">")
+    except struct.error:
+        raise ValueError("the file ends within its header") from None
+    return None
+
+
+def _jpeg(file: BinaryIO) -> Header:
+    """Walk the segments: the frame header (SOF) tells the size, the scan header (SOS) ends the walk."""
+    file.seek(2)
+    size: tuple[int, int] | None = None
+    while True:
+        byte = file.read(1)
+        while byte not in (b"\xff", b""):  # what stands between segments is skipped, as decoders do
+            byte = file.read(1)
+        while byte == b"\xff":
+            byte = file.read(1)
+        if byte == b"":
+            raise ValueError("the file ends within its header")
+        marker = byte[0]
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these have no content
+            continue
+        if marker == 0xD9:
+            raise ValueError("the file ends before its picture begins")
+        (length,) = struct.unpack(">H", file.read(2))
+        if marker == 0xDA:
+            if size is None:
+                raise ValueError("its header tells no size")
+            return Header("JPEG", *size, data=file.tell() - 2)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            _, height, width = struct.unpack(">BHH", file.read(5))
+            size = (width, height)
+            length -= 5
+        file.seek(max(length - 2, 0), 1)
+
+
+def _png(file: BinaryIO, start: bytes) -> Header:
+    width, height, _, colour = struct.unpack_from(">IIBB", start, 16)
+    alpha = colour in (4, 6)
+    file.seek(8)
+    for _ in range(64):  # a chunk tRNS before the first IDAT makes some colours transparent
+        head = file.read(8)
+        if alpha or len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            break
+        alpha = head[4:] == b"tRNS"
+        file.seek(struct.unpack(">I", head[:4])[0] + 4, 1)
+    return Header("PNG", width, height, alpha)
+
+
+def _bmp(start: bytes) -> Header:
+    if struct.unpack_from("<I", start, 14)[0] == 12:  # the header of OS/2
+        width, height = struct.unpack_from("<HH", start, 18)
+    else:
+        width, height = struct.unpack_from("<ii", start, 18)
+    return Header("BMP", abs(width), abs(height))  # a negative height turns the rows' order round
+
+
+def _webp(start: bytes) -> Header:
+    form = start[12:16]
+    if form == b"VP8 ":
+        width, height = struct.unpack_from("<HH", start, 26)
+        return Header("WebP", width & 0x3FFF, height & 0x3FFF)
+    if form == b"VP8L":
+        (bits,) = struct.unpack_from("<I", start, 21)
+        return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha=bool(bits >> 28 & 1))
+    if form == b"VP8X":
+        flags = start[20]
+        width = int.from_bytes(start[24:27], "little") + 1
+        height = int.from_bytes(start[27:30], "little") + 1
+        return Header("WebP", width, height, alpha=bool(flags & 0x10))
+    raise ValueError("a WebP of an unknown form")
+
+
+def _tiff(file: BinaryIO, order: str) -> Header:
+    """The first directory's ImageWidth (256) and ImageLength (257)."""
+    file.seek(4)
+    (offset,) = struct.unpack(order + "I", file.read(4))
+    file.seek(offset)
+    (count,) = struct.unpack(order + "H", file.read(2))
+    sizes: dict[int, int] = {}
+    for _ in range(count):
+        entry = file.read(12)
+        tag, form, _ = struct.unpack_from(order + "HHI", entry)
+        value = struct.unpack_from(order + ("H" if form == 3 else "I"), entry, 8)[0]
+        if tag in (256, 257):
+            sizes[tag] = value
+    if len(sizes) < 2:
+        raise ValueError("its header tells no size")
+    return Header("TIFF", sizes[256], sizes[257])

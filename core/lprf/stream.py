@@ -1,0 +1,963 @@
+"""Runs an inference graph: photos are decoded ahead in threads, batched by size, and written out in their order.
+
+The path of an item: a `Decoder` draws it from the source and decodes it; it waits in the batch of its shape; the
+batch goes to the device once and through the components; its results come back once and wait until all before
+them are out; then the sinks get them, one frame at a time. Each of these places is bounded, so a sink that is slow
+slows the decoders, and a long input takes no more memory than a short one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lprf import weights
+from lprf.context import Context
+from lprf.data import (
+    Detections,
+    Frames,
+    Item,
+    Origin,
+    Plates,
+    Reading,
+    Readings,
+    Source,
+    readings_by_frame,
+)
+from lprf.errors import InputFailure, LprfError, PluginError
+from lprf.plugins import Plugins
+from lprf.recipe import Node, Recipe, Ref
+
+KEPT_FAILURES = 1000  # of a run's failures, this many are kept by name in its summary
+PATIENCE = 3  # batches' worth of later items that a picture waits at most for others of its size
+_TYPES: dict[str, type] = {"Frames": Frames, "Detections": Detections, "Plates": Plates, "Readings": Readings}
+
+
+# ---------------------------------------------------------------------------------------------------- what is told
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be read, or only in part, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Summary:
+    """What a run has done so far, and in the end.
+
+    frames: photos or frames that went through. plates: detections in them. read: those with a text.
+    failed: inputs that could not be read or only in part; the first thousand stand in `failures`.
+    dropped, reconnects: of a live source. seconds: since the run began. total: items in all, where it is known.
+    outputs: where the results are.
+    """
+
+    total: int | None = None
+    frames: int = 0
+    plates: int = 0
+    read: int = 0
+    failed: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    dropped: int = 0
+    reconnects: int = 0
+    seconds: float = 0.0
+    outputs: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def failure(self, name: str, reason: str) -> None:
+        self.failed += 1
+        if len(self.failures) < KEPT_FAILURES:
+            self.failures.append(Failure(name, reason))
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """One batch that is done.
+
+    nodes: seconds by node (of the launch alone on a GPU, unless the graph's `measure` is set).
+    waited: seconds that the components stood idle before it, waiting for pictures. seconds: upload to results.
+    """
+
+    recipe: str
+    sources: list[Origin]
+    plates: int
+    read: int
+    waited: float
+    seconds: float
+    nodes: Mapping[str, float]
+
+
+class Batch:
+    """The results of one batch of frames, on the host: values by port, sliced by frame when first asked for."""
+
+    def __init__(self, values: Mapping[Ref, Any]):
+        self.values = values
+        self._rows: dict[Ref, list[Any]] = {}
+        self._readings: dict[Ref, list[list[Reading]]] = {}
+
+    def row(self, ref: Ref, row: int) -> Any:
+        """The value of `ref` for one frame, as a batch of that frame alone."""
+        if ref not in self._rows:
+            self._rows[ref] = split(self.values[ref])
+        return self._rows[ref][row]
+
+    def readings(self, ref: Ref, row: int) -> list[Reading]:
+        """The readings (or bare detections) of `ref` in one frame."""
+        if ref not in self._readings:
+            self._readings[ref] = readings_by_frame(self.values[ref])
+        return self._readings[ref][row]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One item that is done. `batch` is None where it failed; `reason` says why, or what is wrong with it."""
+
+    origin: Origin
+    batch: Batch | None
+    row: int = 0
+    reason: str = ""
+
+    def value(self, ref: Ref) -> Any:
+        """What the port `ref` gave for this frame: Frames, Detections, Plates or Readings of one frame."""
+        assert self.batch is not None
+        return self.batch.row(ref, self.row)
+
+    def readings(self, ref: Ref) -> list[Reading]:
+        """What was read in this frame, one a detection; nothing where the item failed."""
+        return self.batch.readings(ref, self.row) if self.batch is not None else []
+
+
+def split(value: Any) -> list[Any]:
+    """A batch as one value of the same type a frame; rows and parents are views."""
+    if isinstance(value, Frames):
+        return [value.row(row) for row in range(len(value))]
+    if isinstance(value, Detections):
+        sizes = _counts(value.frame, len(value.frames))
+        boxes, scores = value.boxes.split(sizes), value.scores.split(sizes)
+        corners = value.corners.split(sizes) if value.corners is not None else [None] * len(sizes)
+        extra = {name: column.split(sizes) for name, column in value.extra.items()}
+        return [
+            Detections(
+                value.frames.row(row),
+                torch.zeros(size, dtype=torch.int64, device=value.frame.device),
+                boxes[row],
+                scores[row],
+                corners[row],
+                {name: parts[row] for name, parts in extra.items()},
+            )
+            for row, size in enumerate(sizes)
+        ]
+    if isinstance(value, Plates):
+        parents = split(value.detections)
+        sizes = _counts(value.detections.frame[value.detection], len(parents))
+        starts = itertools.accumulate((len(parent) for parent in parents), initial=0)
+        rows = zip(parents, value.detection.split(sizes), value.images.split(sizes), starts, strict=False)
+        return [Plates(parent, detection - start, images) for parent, detection, images, start in rows]
+    if isinstance(value, Readings):
+        parents = split(value.plates)
+        frame = value.plates.detections.frame[value.plates.detection[value.plate]]
+        sizes = _counts(frame, len(parents))
+        starts = itertools.accumulate((len(parent) for parent in parents), initial=0)
+        ends = itertools.accumulate(sizes)
+        parts = zip(parents, value.plate.split(sizes), value.confidences.split(sizes), starts, ends, strict=False)
+        return [
+            Readings(
+                parent,
+                plate - start,
+                value.texts[end - len(plate) : end],
+                confidences,
+                value.characters[end - len(plate) : end],
+                value.alternatives[end - len(plate) : end],
+            )
+            for parent, plate, confidences, start, end in parts
+        ]
+    raise TypeError(f"no batch: {type(value).__name__}")
+
+
+def _counts(rows: torch.Tensor, of: int) -> list[int]:
+    return torch.bincount(rows, minlength=of).tolist()
+
+
+def _to_host(value: Any, memo: dict[int, Any]) -> Any:
+    """`value` on the host; copies are only begun. A parent that several values share is copied once."""
+    if id(value) not in memo:
+        memo[id(value)] = _begin_copy(value, torch.device("cpu"), lambda parent: _to_host(parent, memo))
+    return memo[id(value)]
+
+
+def _begin_copy(value: Any, device: torch.device, parent: Callable[[Any], Any]) -> Any:
+    """A batch on `device`, its parent as `parent` gives it."""
+
+    def move(column: torch.Tensor) -> torch.Tensor:
+        return column.to(device, non_blocking=True)
+
+    if isinstance(value, Frames):
+        return value.to(device)
+    if isinstance(value, Detections):
+        return Detections(
+            parent(value.frames),
+            move(value.frame),
+            move(value.boxes),
+            move(value.scores),
+            None if value.corners is None else move(value.corners),
+            {name: move(column) for name, column in value.extra.items()},
+        )
+    if isinstance(value, Plates):
+        return Plates(parent(value.detections), move(value.detection), move(value.images))
+    if isinstance(value, Readings):
+        return replace(value, plates=parent(value.plates), plate=move(value.plate), confidences=move(value.confidences))
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An item that was decoded; `image` is None where that failed."""
+
+    index: int
+    origin: Origin
+    image: np.ndarray | None
+    reason: str = ""
+
+
+class End:
+    """Stands after the last item."""
+
+
+END = End()
+
+
+def decode(index: int, item: Item) -> Decoded:
+    """Load an item; whatever is wrong with it becomes its reason, save mistakes of the person at the keyboard."""
+    try:
+        loaded = item.load()
+        image, reason = loaded if isinstance(loaded, tuple) else (loaded, "")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            reason = f"not a colour picture of bytes: {image.dtype} {list(image.shape)}"
+            return Decoded(index, item.origin, None, reason)
+        return Decoded(index, item.origin, image, reason)
+    except InputFailure as failure:
+        return Decoded(index, item.origin, None, failure.reason)
+    except LprfError:
+        raise
+    except Exception as error:
+        return Decoded(index, item.origin, None, f"{type(error).__name__}: {error}")
+
+
+class Decoder:
+    """Draws items and decodes them in threads, at most `ahead` of what was taken; gives them in their order.
+
+    With no workers, decodes when it is asked. The threads are daemons: one that hangs in a driver holds up nothing.
+    """
+
+    dropped = 0
+
+    def __init__(self, items: Iterator[Item], workers: int, ahead: int):
+        self.items = items
+        self.ahead = ahead
+        self.drawing = threading.Lock()  # held to draw an item: a video decodes as it is drawn
+        self.change = threading.Condition()  # guards what follows
+        self.done: dict[int, Decoded | End | BaseException] = {}
+        self.drawn = 0
+        self.taken = 0
+        self.stopped = False
+        self.threads = [threading.Thread(target=self._work, name="lprf-decode", daemon=True) for _ in range(workers)]
+        for thread in self.threads:
+            thread.start()
+
+    def take(self, wait: bool = True) -> Decoded | End | None:
+        """The next item; END after the last; None where it would have to be waited for and `wait` is False."""
+        if not self.threads:
+            self.taken += 1
+            item = next(self.items, None)
+            return END if item is None else decode(self.taken - 1, item)
+        with self.change:
+            while self.taken not in self.done:
+                if not wait:
+                    return None
+                self.change.wait()
+            entry = self.done[self.taken]
+            if isinstance(entry, BaseException):
+                raise entry
+            if not isinstance(entry, End):
+                del self.done[self.taken]
+                self.taken += 1
+                self.change.notify_all()
+            return entry
+
+    def stop(self) -> None:
+        """End the threads, and close the source's iterator; waits a moment for what is being decoded."""
+        with self.change:
+            self.stopped = True
+            self.change.notify_all()
+        deadline = time.monotonic() + 2
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self.threads):
+            self.done.clear()
+            close = getattr(self.items, "close", None)
+            if close is not None:
+                close()
+
+    def _work(self) -> None:
+        while True:
+            with self.drawing:
+                with self.change:
+                    while self.drawn - self.taken >= self.ahead and not self.stopped:
+                        self.change.wait()
+                    if self.stopped or self.drawn in self.done:  # where the last stands already
+                        return
+                last: End | BaseException = END
+                try:
+                    item = next(self.items, None)
+                except BaseException as error:  # raised again where the item would be taken
+                    item, last = None, error
+                if item is None:
+                    self._give(self.drawn, last)
+                    return
+                index = self.drawn
+                self.drawn += 1
+            try:
+                self._give(index, decode(index, item))
+            except BaseException as error:
+                self._give(index, error)
+
+    def _give(self, index: int, entry: Decoded | End | BaseException) -> None:
+        with self.change:
+            self.done[index] = entry
+            self.change.notify_all()
+
+
+class Newest:
+    """Draws a live source in a thread and keeps its newest frame; those it replaces are counted as dropped."""
+
+    def __init__(self, items: Iterator[Item]):
+        self.items = items
+        self.change = threading.Condition()
+        self.slot: deque[Decoded | End | BaseException] = deque()
+        self.dropped = 0
+        self.stopped = False
+        self.thread = threading.Thread(target=self._work, name="lprf-live", daemon=True)
+        self.thread.start()
+
+    def take(self, wait: bool = True) -> Decoded | End | None:
+        """As of `Decoder`."""
+        with self.change:
+            while not self.slot:
+                if not wait:
+                    return None
+                self.change.wait()
+            entry = self.slot[0] if isinstance(self.slot[0], End) else self.slot.popleft()
+            if isinstance(entry, BaseException):
+                raise entry
+            return entry
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.thread.join(2)
+
+    def _work(self) -> None:
+        try:
+            for index, item in enumerate(self.items):
+                entry = decode(index, item)
+                with self.change:
+                    if entry.image is not None:
+                        kept = [old for old in self.slot if isinstance(old, Decoded) and old.image is None]
+                        self.dropped += len(self.slot) - len(kept)
+                        self.slot = deque(kept[-KEPT_FAILURES:])
+                    self.slot.append(entry)
+                    self.change.notify_all()
+                if self.stopped:
+                    break
+            last: End | BaseException = END
+        except BaseException as error:
+            last = error
+        finally:
+            close = getattr(self.items, "close", None)
+            if close is not None:
+                close()
+        with self.change:
+            self.slot.append(last)
+            self.change.notify_all()
+
+
+class Feed:
+    """Items from elsewhere (a program's arrays, a labelled dataset), batched as `like`, the recipe's source, does."""
+
+    def __init__(self, like: Source, items: Iterable[Item], total: int | None = None):
+        self.like = like
+        self.given = items
+        self.total = total
+        self.live = False
+
+    def items(self) -> Iterator[Item]:
+        return iter(self.given)
+
+    def shape(self, image: np.ndarray) -> tuple[int, ...]:
+        return self.like.shape(image)
+
+    def batch(self, origins: Sequence[Origin], images: Sequence[np.ndarray]) -> Mapping[str, Any]:
+        return self.like.batch(origins, images)
+
+
+def batches(
+    take: Callable[[bool], Decoded | End | None],
+    shape: Callable[[np.ndarray], tuple[int, ...]],
+    size: int,
+    eager: bool = False,
+) -> Iterator[list[Decoded]]:
+    """Group what `take` gives into batches of one shape, at most `size` long; what failed comes alone.
+
+    A picture waits at most until `PATIENCE` * size later ones have come; then its batch goes as it is. `eager`
+    never waits for pictures while there is one to work on.
+    """
+    waiting: dict[tuple[int, ...], list[Decoded]] = {}  # in the order of each one's first item
+    while True:
+        entry = take(not (eager and waiting))
+        if isinstance(entry, End):
+            yield from waiting.values()
+            return
+        if entry is None:
+            yield waiting.pop(next(iter(waiting)))
+            continue
+        if entry.image is None:
+            yield [entry]
+        else:
+            key = shape(entry.image)
+            group = waiting.setdefault(key, [])
+            group.append(entry)
+            if len(group) >= size:
+                yield waiting.pop(key)
+        while waiting and entry.index - next(iter(waiting.values()))[0].index >= PATIENCE * size:
+            yield waiting.pop(next(iter(waiting)))
+
+
+# ------------------------------------------------------------------------------------------------------- the graph
+
+
+class Graph:
+    """A recipe's components, built: `run` sends everything to the recipe's sinks, `results` gives it to a program.
+
+    Built once and run as often as wanted, by one thread at a time.
+
+    measure: wait for the device after every node, so that the seconds by node are true on a GPU.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        plugins: Plugins,
+        device: torch.device,
+        source_node: Node,
+        source: Source,
+        steps: list[tuple[Node, Any]],
+        sinks: list[tuple[Node, Any]],
+    ):
+        self.recipe = recipe
+        self.plugins = plugins
+        self.device = device
+        self.source_node = source_node
+        self.source = source
+        self.steps = steps
+        self.sinks = sinks
+        self.measure = False
+        self.summary = Summary()
+
+    def run(
+        self,
+        progress: Callable[[Summary], None] | None = None,
+        on_batch: Callable[[BatchInfo], None] | None = None,
+    ) -> Summary:
+        """Run the recipe's source to its end, into its sinks.
+
+        progress: called with the summary so far when frames are done. on_batch: called after each batch.
+        On Ctrl-C the outputs are made whole and KeyboardInterrupt goes on; `summary` tells how far it came.
+        A pipe that nobody reads any more ends the run quietly. Raises LprfError: the source is not there, an
+        output cannot be written.
+        """
+        keep = {ref for node, _ in self.sinks for refs in node.inputs.values() for ref in refs}
+        count = [Ref(node.name, port) for node, _ in self.steps for port in node.component.all_outputs()]
+        keep |= set(_last_of(self.recipe, count))
+        summary = self.summary = Summary(total=self.source.total)
+        shield = _Shield()
+        begun = ended = False
+        with shield:
+            try:
+                if progress is not None:
+                    progress(summary)
+                with contextlib.closing(self._groups(self.source, keep, summary, on_batch, eager=False)) as groups:
+                    for group in groups:
+                        with shield.held():
+                            begun = True
+                            for result in group:
+                                self._write(result)
+                        if progress is not None:
+                            progress(summary)
+                ended = True
+            except BrokenPipeError:
+                ended = True
+                _mute_stdout()
+            except KeyboardInterrupt:
+                ended = True
+                raise
+            finally:
+                with shield.held():
+                    if begun or ended:
+                        self._close()
+                    summary.outputs = [sink.output for _, sink in self.sinks if getattr(sink, "output", None)]
+        return summary
+
+    def results(
+        self,
+        source: Source | None = None,
+        keep: Iterable[Ref] | None = None,
+        summary: Summary | None = None,
+        eager: bool = False,
+        workers: int | None = None,
+        on_batch: Callable[[BatchInfo], None] | None = None,
+    ) -> Iterator[Result]:
+        """Run `source` (the recipe's own by default) and give each item's result, in their order.
+
+        keep: the ports whose values are wanted; the graph's readings or detections by default. eager: do not wait
+        for full batches. workers: decoding threads, of the recipe's runtime by default. Closing the iterator stops
+        the threads.
+        """
+        source = self.source if source is None else source
+        summary = Summary(total=source.total) if summary is None else summary
+        wanted = {self.result} if keep is None else set(keep)
+        for group in self._groups(source, wanted, summary, on_batch, eager, workers):
+            yield from group
+
+    @functools.cached_property
+    def result(self) -> Ref:
+        """The port that gives the graph's readings; where nothing reads, its detections."""
+        return result_port(self.recipe)
+
+    def _groups(
+        self,
+        source: Source,
+        keep: set[Ref],
+        summary: Summary,
+        on_batch: Callable[[BatchInfo], None] | None,
+        eager: bool,
+        workers: int | None = None,
+    ) -> Generator[list[Result], None, None]:
+        """Results in order, as many at a time as have become ready."""
+        runtime = self.recipe.runtime
+        if runtime.threads is not None:
+            torch.set_num_threads(runtime.threads)
+        began = time.perf_counter()
+        size = 1 if source.live else runtime.batch
+        feed: Decoder | Newest
+        if source.live:
+            feed = Newest(source.items())
+        else:
+            workers = runtime.workers if workers is None else workers
+            feed = Decoder(source.items(), workers, ahead=max(size, workers))
+        done: dict[int, Result] = {}
+        order = _Order(source.live)
+        free = time.perf_counter()
+        try:
+            for entries in batches(feed.take, source.shape, size, eager):
+                ready = time.perf_counter()
+                if entries[0].image is None:
+                    done[entries[0].index] = Result(entries[0].origin, None, reason=entries[0].reason)
+                else:
+                    for entry, result in zip(
+                        entries, self._attempt(source, entries, keep, ready - free, summary, on_batch), strict=True
+                    ):
+                        done[entry.index] = result
+                group = order.ready(done)
+                for result in group:
+                    if result.batch is not None:
+                        summary.frames += 1
+                    if result.reason:
+                        summary.failure(result.origin.name, result.reason)
+                summary.dropped = feed.dropped
+                summary.reconnects = getattr(source, "reconnects", 0)
+                summary.seconds = time.perf_counter() - began
+                free = time.perf_counter()
+                if group:
+                    yield group
+        finally:
+            feed.stop()
+            summary.dropped = feed.dropped
+            summary.reconnects = getattr(source, "reconnects", 0)
+            summary.seconds = time.perf_counter() - began
+
+    def _attempt(
+        self,
+        source: Source,
+        entries: list[Decoded],
+        keep: set[Ref],
+        waited: float,
+        summary: Summary,
+        on_batch: Callable[[BatchInfo], None] | None,
+    ) -> list[Result]:
+        """Run a batch; where a component raises, run it frame by frame, so that a bad frame fails alone."""
+        try:
+            batch, info = self._call(source, entries, keep, waited)
+        except _NodeError as error:
+            if len(entries) > 1:
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                return [self._attempt(source, [entry], keep, 0.0, summary, on_batch)[0] for entry in entries]
+            return [Result(entries[0].origin, None, reason=str(error))]
+        summary.plates += info.plates
+        summary.read += info.read
+        if on_batch is not None:
+            on_batch(info)
+        self.plugins.notify("lprf_batch_done", run=info)
+        return [Result(entry.origin, batch, row, entry.reason) for row, entry in enumerate(entries)]
+
+    @torch.inference_mode()
+    def _call(self, source: Source, entries: list[Decoded], keep: set[Ref], waited: float) -> tuple[Batch, BatchInfo]:
+        began = time.perf_counter()
+        origins = [entry.origin for entry in entries]
+        host = source.batch(origins, [entry.image for entry in entries if entry.image is not None])
+        memo: dict[int, Any] = {}
+        values: dict[Ref, Any] = {}
+        for port, value in self._upload(host, memo).items():
+            values[Ref(self.source_node.name, port)] = value
+        seconds = {self.source_node.name: time.perf_counter() - began}
+        for node, implementation in self.steps:
+            start = time.perf_counter()
+            try:
+                outputs = _call_node(node, implementation, values)
+                if self.measure and self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+            except LprfError as error:
+                if not isinstance(error, InputFailure):
+                    raise
+                raise _NodeError(error.reason) from error
+            except Exception as error:
+                raise _NodeError(f"{node.name} ({node.uses}): {type(error).__name__}: {error}") from error
+            values.update(outputs)
+            seconds[node.name] = time.perf_counter() - start
+        kept = {ref: _to_host(values[ref], memo) for ref in keep if ref in values}
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        plates = read = 0
+        for value in kept.values():
+            if isinstance(value, Readings):
+                plates = max(plates, len(value.plates.detections))
+                read = max(read, sum(map(bool, value.texts)))
+            elif isinstance(value, Detections):
+                plates = max(plates, len(value))
+        info = BatchInfo(self.recipe.name, origins, plates, read, waited, time.perf_counter() - began, seconds)
+        return Batch(kept), info
+
+    def _upload(self, host: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+        """The source's values on the device; `memo` learns which host value each stands for."""
+        if self.device.type == "cpu":
+            return dict(host)
+        frames = host["frames"]
+        pinned = Frames(frames.images.pin_memory(), frames.sources)
+        uploaded = pinned.to(self.device)
+        memo[id(uploaded)] = pinned
+        values: dict[str, Any] = {}
+        for port, value in host.items():
+            values[port] = uploaded if value is frames else _begin_copy(value, self.device, lambda _: uploaded)
+        return values
+
+    def _write(self, result: Result) -> None:
+        for node, sink in self.sinks:
+            try:
+                if result.batch is not None:
+                    sink.write(
+                        **{
+                            port: [result.value(ref) for ref in refs]
+                            if node.component.all_inputs()[port].many
+                            else result.value(refs[0])
+                            for port, refs in node.inputs.items()
+                        }
+                    )
+                if result.reason:
+                    sink.fail(result.origin.name, result.reason)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise LprfError(f"{node.name} ({node.uses}): {error}") from error
+
+    def _close(self) -> None:
+        """Close every sink, whatever becomes of the others; then raise the first thing that went wrong."""
+        first: BaseException | None = None
+        for node, sink in self.sinks:
+            try:
+                sink.close()
+            except BrokenPipeError:
+                continue
+            except OSError as error:
+                first = first or LprfError(f"{node.name} ({node.uses}): {error}")
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+def _mute_stdout() -> None:
+    """Where nobody reads standard output any more, let Python's last flush of it succeed in silence."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+class _NodeError(Exception):
+    """What a component raised, with the name of its node."""
+
+
+def _call_node(node: Node, implementation: Any, values: Mapping[Ref, Any]) -> dict[Ref, Any]:
+    """Call a component: the inputs of its kind by position, optional ones by name; its outputs by port."""
+    declared = node.component.all_inputs()
+    required: list[Any] = []
+    optional: dict[str, Any] = {}
+    for port, refs in node.inputs.items():
+        value: Any = [values[ref] for ref in refs] if declared[port].many else values[refs[0]]
+        if declared[port].optional:
+            optional[port] = value
+        else:
+            required.append(value)
+    given = implementation(*required, **optional)
+    ports = node.component.all_outputs()
+    if not isinstance(given, Mapping):
+        given = {next(iter(ports)): given}
+    for port, declaration in ports.items():
+        expected = _TYPES[declaration.type]
+        if not (isinstance(given.get(port), expected) or (declaration.optional and port not in given)):
+            raise PluginError(
+                f"{node.name} ({node.uses}) should give {declaration.type} at '{port}', "
+                f"gave {type(given.get(port)).__name__}"
+            )
+    return {Ref(node.name, port): value for port, value in given.items()}
+
+
+class _Order:
+    """Gives results out in the order of the input. A live source leaves gaps, and its results come in order."""
+
+    def __init__(self, live: bool):
+        self.live = live
+        self.next = 0
+
+    def ready(self, done: dict[int, Result]) -> list[Result]:
+        if self.live:
+            group = [done[index] for index in sorted(done)]
+            done.clear()
+            return group
+        group = []
+        while self.next in done:
+            group.append(done.pop(self.next))
+            self.next += 1
+        return group
+
+
+class _Shield:
+    """Holds Ctrl-C back while a sink writes, so that no line is cut; a second one comes through at once."""
+
+    def __init__(self) -> None:
+        self.holding = False
+        self.pending = False
+        self.previous: Any = None
+
+    def __enter__(self) -> None:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self.previous = signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+        if self.pending:
+            self.pending = False
+            raise KeyboardInterrupt
+
+    def _handle(self, *_: object) -> None:
+        if self.holding and not self.pending:
+            self.pending = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding = False
+        if self.pending:
+            self.pending = False
+            raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------------------------------------------- building
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `runtime.device`. Raises LprfError where there is none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise LprfError(f"runtime.device: no such device '{name}'; auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise LprfError(f"runtime.device: '{name}' is not supported; auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        there = "there is no CUDA device here" if count == 0 else f"there are {count} CUDA devices, from cuda:0 on"
+        raise LprfError(f"runtime.device: '{name}', but {there}")
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The floating type of `runtime.precision`; auto is float32."""
+    return torch.float32 if precision == "auto" else getattr(torch, precision)
+
+
+def result_port(recipe: Recipe) -> Ref:
+    """The one port of a graph that gives Readings, or where there is none Detections. Raises LprfError."""
+    for wanted in ("Readings", "Detections"):
+        ports = [
+            Ref(node.name, port)
+            for node in recipe.nodes.values()
+            for port, declaration in node.component.all_outputs().items()
+            if declaration.type == wanted
+        ]
+        last = _last_of(recipe, ports)
+        if len(last) == 1:
+            return last[0]
+        if last:
+            names = ", ".join(map(str, last))
+            raise LprfError(f"recipe '{recipe.name}' gives {wanted} at {names}; say which is wanted")
+    raise LprfError(f"recipe '{recipe.name}' neither reads nor detects anything")
+
+
+def _last_of(recipe: Recipe, ports: Sequence[Ref]) -> list[Ref]:
+    """Of `ports`, those that stand for the whole: readings, else detections that no other detections are made of."""
+    typed = {ref: recipe.nodes[ref.node].component.all_outputs()[ref.port].type for ref in ports}
+    for wanted in ("Readings", "Detections"):
+        chosen = [ref for ref in ports if typed[ref] == wanted]
+        if chosen:
+            used = {
+                ref
+                for node in recipe.nodes.values()
+                if any(port.type == wanted for port in node.component.all_outputs().values())
+                for refs in node.inputs.values()
+                for ref in refs
+            }
+            return [ref for ref in chosen if ref not in used]
+    return []
+
+
+def build(
+    recipe: Recipe,
+    plugins: Plugins,
+    source: Source | None = None,
+    wanted: Iterable[Ref] | None = None,
+) -> Graph:
+    """Build the components of an inference recipe, consumers first.
+
+    source: stands in for the recipe's own. wanted: build only what these ports need, and no sinks; else all nodes.
+    Raises LprfError: weights that are missing or do not fit, plates of one size for a reader of another, a device
+    that is not there.
+    """
+    if recipe.kind != "infer":
+        raise LprfError(f"recipe '{recipe.name}' is a training graph; this needs an inference graph")
+    sources = [node for node in recipe.nodes.values() if node.component.kind == "source"]
+    if len(sources) != 1:
+        names = ", ".join(node.name for node in sources) or "none"
+        raise LprfError(f"recipe '{recipe.name}': an inference graph has one source, this has {names}")
+    if recipe.runtime.threads is not None:
+        torch.set_num_threads(recipe.runtime.threads)
+    device = pick_device(recipe.runtime.device)
+    dtype = pick_dtype(recipe.runtime.precision, device)
+    needed = set(recipe.nodes) if wanted is None else _ancestors(recipe, wanted)
+    built: dict[str, Any] = {}
+    for node in reversed(list(recipe.nodes.values())):
+        if node.name not in needed and node is not sources[0]:
+            continue
+        if node is sources[0] and source is not None:
+            continue
+        if node.component.kind == "sink" and not node.inputs:
+            raise LprfError(f"{node.name} ({node.uses}): connect one of {', '.join(node.component.inputs)}")
+        context = Context(
+            device=device,
+            dtype=dtype,
+            weights=functools.partial(weights.find_and_load, folder=recipe.folder),
+            plate_size=_plate_size(recipe, node, built),
+            node=node.name,
+            seed=recipe.runtime.seed,
+            workers=recipe.runtime.workers,
+        )
+        built[node.name] = node.component.load()(node.params, context)
+    nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
+    return Graph(
+        recipe,
+        plugins,
+        device,
+        sources[0],
+        source if source is not None else built[sources[0].name],
+        [(node, built[node.name]) for node in nodes if node.component.kind != "sink"],
+        [(node, built[node.name]) for node in nodes if node.component.kind == "sink"],
+    )
+
+
+def _ancestors(recipe: Recipe, wanted: Iterable[Ref]) -> set[str]:
+    needed: set[str] = set()
+    todo = [ref.node for ref in wanted]
+    while todo:
+        name = todo.pop()
+        if name not in needed:
+            needed.add(name)
+            todo.extend(ref.node for refs in recipe.nodes[name].inputs.values() for ref in refs)
+    return needed
+
+
+def _plate_size(recipe: Recipe, node: Node, built: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The (h, w) that the readers of this node's plates declare. Raises LprfError where two sizes meet."""
+    plates = {port for port, declared in node.component.all_outputs().items() if declared.type == "Plates"}
+    size: tuple[int, int] | None = None
+    asks = ""
+    for reader in recipe.nodes.values():
+        if reader.name not in built:
+            continue
+        if any(ref.node == node.name and ref.port in plates for refs in reader.inputs.values() for ref in refs):
+            own = getattr(built[reader.name], "size", None)
+            if own is None:
+                continue
+            if size is not None and tuple(own) != size:
+                raise LprfError(f"{asks} reads plates of {_hw(size)}, {reader.name} of {_hw(own)}; both of {node.name}")
+            size, asks = (int(own[0]), int(own[1])), reader.name
+    given = getattr(node.params, "size", None)
+    if plates and size is not None and given is not None and tuple(given) != size:
+        raise LprfError(f"{node.name} gives plates of {_hw(given)} (its size), but {asks} reads plates of {_hw(size)}")
+    return size
+
+
+def _hw(size: Sequence[int]) -> str:
+    return f"{size[0]} × {size[1]}"
