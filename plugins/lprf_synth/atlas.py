@@ -1,0 +1,56 @@
+"""The glyph atlas: distance fields of characters, and grey masks made of them at any stroke weight and size."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+PATH = Path(__file__).parent / "glyphs.npz"
+
+CELL = (45, 90)  # mm, a character of GA 36
+MARGIN = 6  # mm around the cell in a field, one pixel a mm
+UNIT = 0.1  # mm, a step of a field's uint8
+
+
+@functools.cache
+def fields() -> dict[str, dict[str, np.ndarray]]:
+    """{face: {character: uint8 [102, 57]}}: distance to the nearest stroke's centre line in steps of 0.1 mm."""
+    with np.load(PATH, allow_pickle=False) as stored:
+        return {
+            face: dict(zip(str(stored[f"{face}_characters"]), stored[f"{face}_fields"], strict=True))
+            for face in ("plate", "sans", "uni")
+        }
+
+
+def field(character: str, face: str = "plate") -> np.ndarray:
+    """The field of a character; Chinese ones come from `uni` whatever the face. Raises KeyError."""
+    atlas = fields()
+    found = atlas[face].get(character)
+    if found is None:
+        found = atlas["uni"].get(character)
+    return atlas["plate"][character] if found is None else found
+
+
+@functools.lru_cache(maxsize=20_000)
+def mask(character: str, face: str, width: int, height: int, weight: float) -> np.ndarray:
+    """uint8 [h, w]: the glyph in a cell of `width` x `height` pixels, 255 within strokes of `weight` mm (of 45 x 90).
+
+    The mask is the cell and its margin: (h, w) is about 102/90 and 57/45 of (height, width); its middle is the
+    cell's middle. Do not write to it.
+    """
+    distance = field(character, face).astype(np.float32) * UNIT
+    size = (
+        max(1, round(width * (CELL[0] + 2 * MARGIN) / CELL[0])),
+        max(1, round(height * (CELL[1] + 2 * MARGIN) / CELL[1])),
+    )
+    ramp = 0.5 * (CELL[0] / width + CELL[1] / height) if width >= CELL[0] else 1.0
+    grey = np.clip((weight / 2 - distance) / ramp + 0.5, 0, 1) * 255
+    if size != (grey.shape[1], grey.shape[0]):
+        shrink = size[0] <= grey.shape[1] and size[1] <= grey.shape[0]
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    result = np.round(grey).astype(np.uint8)
+    result.flags.writeable = False
+    return result

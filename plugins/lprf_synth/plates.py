@@ -1,0 +1,340 @@
+"""Kinds of plates as data, and drawing them flat: `countries/*.yaml` -> Kind -> text -> picture."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydantic
+
+from lprf.component import Params
+from lprf.errors import LprfError
+from lprf.source import read_file
+from lprf_synth.atlas import CELL, MARGIN, field, mask
+
+FOLDER = Path(__file__).parent / "countries"
+
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+
+class Row(Params):
+    """A row of characters. With `count`: that many cells from `left`; without: as many as come, centred in `width`."""
+
+    left: float
+    top: float
+    cell: tuple[float, float]
+    gap: float
+    count: int | None = None
+    gaps: dict[int, float] = pydantic.Field(default_factory=dict)
+    widths: dict[int, float] = pydantic.Field(default_factory=dict)
+    width: float = 0
+    space: float = 0
+    take: float = 1.0
+
+
+class Band(Params):
+    """A field of another colour: box is x y width height, mm."""
+
+    box: Box
+    colours: list[Colour]
+    chance: float = 1.0
+
+
+class Label(Params):
+    """Small words that are no part of the text: box is x y width height, mm."""
+
+    words: list[str]
+    box: Box
+
+
+class Kind(Params):
+    """A kind of plate, see the comment in `countries/cn.yaml`. Lengths in mm, colours R G B."""
+
+    name: str = ""
+    country: str = ""
+    weight: float = 1.0
+    size: tuple[float, float]
+    text: list[str]
+    tokens: dict[str, str] = pydantic.Field(default_factory=dict)
+    provinces: str = ""
+    letters: str = ""
+    colours: list[Colour]
+    gradient: list[Colour] = pydantic.Field(default_factory=list)
+    ink: Colour
+    inks: list[Colour] = pydantic.Field(default_factory=list)
+    red: str = ""
+    red_first: int = 0
+    face: str = "plate"
+    stroke: tuple[float, float] = (8.0, 12.0)
+    rows: list[Row]
+    dots: list[tuple[float, float]] = pydantic.Field(default_factory=list)
+    bands: list[Band] = pydantic.Field(default_factory=list)
+    labels: list[Label] = pydantic.Field(default_factory=list)
+    line: float = 0.9
+    bolts: tuple[tuple[float, float], ...] = ((110, 13), (330, 13), (110, 127), (330, 127))
+
+
+class _Country(Params):
+    country: str
+    provinces: str = ""
+    letters: str
+    kinds: dict[str, dict[str, Any]]
+
+
+@functools.cache
+def kinds(country: str) -> dict[str, Kind]:
+    """The kinds of plates of a country, or of a YAML file whose path is given. Raises LprfError."""
+    path = Path(country) if country.endswith((".yaml", ".yml")) else FOLDER / f"{country}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise LprfError(f"no plates of the country '{country}' are described; there are {there}")
+    try:
+        described = _Country.model_validate(read_file(path).plain())
+        own = {"country": described.country, "provinces": described.provinces, "letters": described.letters}
+        return {name: Kind.model_validate({**own, **values, "name": name}) for name, values in described.kinds.items()}
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise LprfError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def sample_text(kind: Kind, rng: np.random.Generator, provinces: Mapping[str, float] | None = None) -> str:
+    """A text of this kind. `provinces` weighs provinces that are not all to be as likely (1 where not named).
+
+    Gaps of plates whose characters flow stay in it as spaces; `plain` drops them.
+    """
+    pattern = kind.text[int(rng.integers(len(kind.text)))]
+    serial = [i for i, token in enumerate(pattern) if token == "S"]
+    letters = set(rng.permutation(serial)[: int(rng.choice(3, p=(0.4, 0.35, 0.25)))].tolist()) if serial else set()
+    text = ""
+    for i, token in enumerate(pattern):
+        if token in kind.tokens:
+            choices = kind.tokens[token]
+        elif token == "P":
+            choices = kind.provinces
+            if provinces:
+                weights = np.array([provinces.get(p, 1.0) for p in choices], float)
+                text += choices[int(rng.choice(len(choices), p=weights / weights.sum()))]
+                continue
+        elif token == "L" or i in letters:
+            choices = kind.letters
+        elif token in "DS":
+            choices = "0123456789"
+        else:
+            choices = token
+        text += choices[int(rng.integers(len(choices)))]
+    return text
+
+
+def plain(text: str) -> str:
+    """The text as a reader gives it, without gaps."""
+    return text.replace(" ", "")
+
+
+@dataclass(frozen=True)
+class Style:
+    """What varies from plate to plate of one kind. Lengths in mm, colours B G R.
+
+    stroke: of letters and digits; chinese: of Chinese characters, before complex ones are thinned.
+    """
+
+    face: str
+    stroke: float
+    chinese: float
+    colour: Colour
+    second: Colour | None
+    bands: tuple[Colour | None, ...]
+    ink: Colour
+    red: Colour
+    line: float
+    dot: float
+    bolts: int
+    province: float
+    shift: tuple[float, float]
+    words: tuple[str, ...]
+
+
+def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) -> Style:
+    """Draw a style: the harder, the wider the strokes' weights and the colours vary."""
+
+    def pick(colours: Sequence[Colour]) -> Colour:
+        r, g, b = colours[int(rng.integers(len(colours)))]
+        b, g, r = (int(min(255, max(0, value + d))) for value, d in zip((b, g, r), rng.normal(0, 10, 3), strict=True))
+        return b, g, r
+
+    low, high = kind.stroke
+    middle, reach = (low + high) / 2, (high - low) / 2 * (0.4 + 0.6 * difficulty)
+    stroke = rng.uniform(middle - reach, middle + reach)
+    face = kind.face
+    if rng.random() < 0.12:
+        face = "sans" if face == "plate" else "plate"
+    return Style(
+        face=face,
+        stroke=round(stroke * 2) / 2,  # few values, so that masks are cached
+        chinese=round(2 * (stroke * rng.uniform(0.62, 0.85))) / 2,
+        colour=pick(kind.colours),
+        second=pick(kind.gradient) if kind.gradient else None,
+        bands=tuple(pick(band.colours) if rng.random() < band.chance else None for band in kind.bands),
+        ink=pick(kind.inks or [kind.ink]),
+        red=pick([(200, 25, 30), (180, 20, 20)]),
+        line=rng.uniform(1.5, 3.5) if rng.random() < kind.line else 0.0,
+        dot=rng.uniform(4, 6) if rng.random() < 0.93 else 0.0,
+        bolts=int(rng.integers(0, 3)) if rng.random() < 0.85 else 0,
+        province=rng.uniform(0.84, 1.0),
+        shift=(float(rng.normal(0, 1.2)), float(rng.normal(0, 1.5))),
+        words=tuple(label.words[int(rng.integers(len(label.words)))] for label in kind.labels),
+    )
+
+
+@functools.cache
+def _thinning(character: str) -> float:
+    """How much thinner a complex Chinese character's strokes are, so that they do not run together."""
+    covered = float((field(character)[MARGIN:-MARGIN, MARGIN:-MARGIN] < 35).mean())
+    return min(1.15, max(0.6, 0.45 / covered))
+
+
+def cells(kind: Kind, text: str) -> list[tuple[str, Box]]:
+    """Each character of the text and its cell: x y width height, mm from the plate's top left."""
+    found: list[tuple[str, Box]] = []
+    rest = text
+    for number, row in enumerate(kind.rows):
+        width, height = row.cell
+        if row.count is not None:
+            part, rest = rest[: row.count], rest[row.count :]
+            x = row.left
+            for i, character in enumerate(part):
+                own = row.widths.get(i, width)
+                found.append((character, (x, row.top, own, height)))
+                x += own + row.gaps.get(i, row.gap)
+            continue
+        last = number == len(kind.rows) - 1
+        take = len(rest) if last else max(1, int(len(rest) * row.take))
+        part, rest = rest[:take], rest[take:]
+        length = sum(row.space if c == " " else width for c in part) + row.gap * (len(part) - 1)
+        squeeze = min(1.0, row.width / length)
+        x = row.left + (row.width - length * squeeze) / 2
+        for character in part:
+            own = (row.space if character == " " else width) * squeeze
+            if character != " ":
+                found.append((character, (x, row.top, own, height)))
+            x += own + row.gap * squeeze
+    return found
+
+
+def _paste(canvas: np.ndarray, glyph: np.ndarray, middle: tuple[float, float]) -> tuple[slice, slice] | None:
+    """Lighten `canvas` by a mask centred on `middle` (pixels); the part that was touched."""
+    h, w = glyph.shape
+    x, y = round(middle[0] - w / 2), round(middle[1] - h / 2)
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(canvas.shape[1], x + w), min(canvas.shape[0], y + h)
+    if left >= right or top >= bottom:
+        return None
+    part = canvas[top:bottom, left:right]
+    np.maximum(part, glyph[top - y : bottom - y, left - x : right - x], out=part)
+    return slice(top, bottom), slice(left, right)
+
+
+def draw(kind: Kind, text: str, style: Style, scale: float) -> np.ndarray:
+    """The flat plate: uint8 [h, w, 3] BGR, `scale` pixels a mm."""
+    width, height = round(kind.size[0] * scale), round(kind.size[1] * scale)
+    ink = np.zeros((height, width), np.uint8)
+    red = np.zeros((height, width), np.uint8) if kind.red or kind.red_first else None
+    for number, (character, (x, y, w, h)) in enumerate(cells(kind, text)):
+        chinese = character > "\u2e80"
+        weight = style.stroke
+        if chinese:
+            weight = style.chinese * _thinning(character)
+            if number == 0:
+                w, h, x, y = (
+                    w * style.province,
+                    h * style.province,
+                    x + w * (1 - style.province) / 2,
+                    y + h * (1 - style.province) / 2,
+                )
+        # strokes are as wide on a character of another size: weight is told for a cell of 45 x 90
+        weight = weight * (CELL[0] / w + CELL[1] / h) / 2 if (w, h) != CELL else weight
+        # centre lines end 5 mm inside the cell, half of a stroke of 10
+        glyph = mask(character, style.face, round(w * scale), round(h * scale), round(weight * 4) / 4)
+        middle = ((x + w / 2 + style.shift[0]) * scale, (y + h / 2 + style.shift[1]) * scale)
+        is_red = red is not None and (character in kind.red or number < kind.red_first)
+        _paste(red if is_red and red is not None else ink, glyph, middle)
+    if style.dot:
+        for x, y in kind.dots:
+            _circle(ink, x + style.shift[0], y + style.shift[1], style.dot, scale)
+    for label, word in zip(kind.labels, style.words, strict=True):
+        word_mask(ink, word, tuple(value * scale for value in label.box), "sans", 10)
+    if style.line:
+        inset, r = round((3 + style.line) * scale * 16), max(1, round(style.line * scale))
+        corners = [
+            (inset, inset),
+            (width * 16 - inset, inset),
+            (width * 16 - inset, height * 16 - inset),
+            (inset, height * 16 - inset),
+        ]
+        tone = 255 if style.line * scale >= 1 else int(255 * style.line * scale)
+        cv2.polylines(ink, [np.array(corners, np.int32)], True, tone, r, cv2.LINE_AA, 4)
+    image = _ground(kind, style, width, height, scale, ink)
+    if red is not None:
+        image = blend(image, red, style.red)
+    return _bolted(image, kind, style, scale)
+
+
+def word_mask(canvas: np.ndarray, word: str, box: Sequence[float], face: str, weight: float) -> None:
+    """Write a word into a box (x y width height, pixels) of a mask, its characters evenly spaced."""
+    x, y, width, height = box
+    pitch = width / max(1, len(word))
+    for i, character in enumerate(word):
+        if character == " ":
+            continue
+        glyph = mask(character, face, max(2, round(pitch * 0.82)), max(3, round(height)), weight)
+        _paste(canvas, glyph, (x + (i + 0.5) * pitch, y + height / 2))
+
+
+def blend(image: np.ndarray, alpha: np.ndarray, colour: Colour) -> np.ndarray:
+    """`colour` laid over `image` where `alpha` (uint8 [h, w]) says so."""
+    share = alpha[:, :, None].astype(np.float32) / 255
+    return (image + (np.array(colour, np.float32) - image) * share).astype(np.uint8)
+
+
+def _circle(canvas: np.ndarray, x: float, y: float, r: float, scale: float) -> None:
+    cv2.circle(canvas, (round(x * scale * 16), round(y * scale * 16)), round(r * scale * 16), 255, -1, cv2.LINE_AA, 4)
+
+
+def _ground(kind: Kind, style: Style, width: int, height: int, scale: float, ink: np.ndarray) -> np.ndarray:
+    """The background with the ink on it."""
+    if style.second is None and not kind.bands:
+        # one colour: a table from the mask's 256 greys to colours is the fastest blend
+        share = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+        table = np.array(style.colour, np.float32) * (1 - share) + np.array(style.ink, np.float32) * share
+        return cv2.LUT(cv2.merge([ink, ink, ink]), table.astype(np.uint8)[:, None, :])
+    image = np.empty((height, width, 3), np.uint8)
+    if style.second is not None:
+        # light above, full below, as new-energy plates have it
+        down = np.clip(np.linspace(-0.15, 1.1, height, dtype=np.float32), 0, 1)[:, None]
+        column = np.array(style.second, np.float32) * (1 - down) + np.array(style.colour, np.float32) * down
+        image[:] = column.astype(np.uint8)[:, None, :]
+    else:
+        image[:] = style.colour
+    for band, colour in zip(kind.bands, style.bands, strict=True):
+        if colour is not None:
+            x, y, w, h = (round(value * scale) for value in band.box)
+            image[y : y + h, x : x + w] = colour
+    return blend(image, ink, style.ink)
+
+
+def _bolted(image: np.ndarray, kind: Kind, style: Style, scale: float) -> np.ndarray:
+    """Bolts through the holes: the first `2 * bolts` of the kind's."""
+    for x, y in kind.bolts[: 2 * style.bolts]:
+        tone = sum(style.colour) // 3
+        middle = (round(x * scale * 16), round((y + style.shift[1]) * scale * 16))
+        metal = 60 + (tone * 7 + style.bolts * 50) % 150
+        cv2.circle(image, middle, round(7 * scale * 16), (metal // 2,) * 3, -1, cv2.LINE_AA, 4)
+        cv2.circle(
+            image, (middle[0], middle[1] - round(16 * scale)), round(5.5 * scale * 16), (metal,) * 3, -1, cv2.LINE_AA, 4
+        )
+    return image
