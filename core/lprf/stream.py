@@ -484,6 +484,10 @@ class Graph:
         self.measure = False
         self.summary = Summary()
 
+    def context(self, node: Node) -> Context:
+        """What a source of this graph is told when another of its kind is built."""
+        return _context(self.recipe, node, self.device)
+
     def run(
         self,
         progress: Callable[[Summary], None] | None = None,
@@ -895,7 +899,6 @@ def build(
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
     device = pick_device(recipe.runtime.device)
-    dtype = pick_dtype(recipe.runtime.precision, device)
     needed = set(recipe.nodes) if wanted is None else _ancestors(recipe, wanted)
     built: dict[str, Any] = {}
     for node in reversed(list(recipe.nodes.values())):
@@ -905,15 +908,7 @@ def build(
             continue
         if node.component.kind == "sink" and not node.inputs:
             raise LprfError(f"{node.name} ({node.uses}): connect one of {', '.join(node.component.inputs)}")
-        context = Context(
-            device=device,
-            dtype=dtype,
-            weights=functools.partial(weights.find_and_load, folder=recipe.folder),
-            plate_size=_plate_size(recipe, node, built),
-            node=node.name,
-            seed=recipe.runtime.seed,
-            workers=recipe.runtime.workers,
-        )
+        context = _context(recipe, node, device, _plate_size(recipe, node, built))
         built[node.name] = node.component.load()(node.params, context)
     nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
     return Graph(
@@ -924,6 +919,18 @@ def build(
         source if source is not None else built[sources[0].name],
         [(node, built[node.name]) for node in nodes if node.component.kind != "sink"],
         [(node, built[node.name]) for node in nodes if node.component.kind == "sink"],
+    )
+
+
+def _context(recipe: Recipe, node: Node, device: torch.device, plate_size: tuple[int, int] | None = None) -> Context:
+    return Context(
+        device=device,
+        dtype=pick_dtype(recipe.runtime.precision, device),
+        weights=functools.partial(weights.find_and_load, folder=recipe.folder),
+        plate_size=plate_size,
+        node=node.name,
+        seed=recipe.runtime.seed,
+        workers=recipe.runtime.workers,
     )
 
 

@@ -40,7 +40,11 @@ def read_picture(path: Path, source: str) -> np.ndarray:
 
     if not path.is_file():
         raise InputFailure(source, "there is no such file")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    data = np.fromfile(path, np.uint8)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        image = None
     if image is None:
         raise InputFailure(source, "not a picture that can be read")
     return image

@@ -77,7 +77,8 @@ def find_pictures(path: str, suffixes: Sequence[str] = SUFFIXES, recursive: bool
     if kind == "folder":
         return sorted(_walk(path, tuple(suffixes), recursive, set()), key=natural)
     if kind == "" and glob.has_magic(path):
-        found = [name for name in glob.glob(path, recursive=True) if name.lower().endswith(tuple(suffixes))]
+        names = glob.glob(path, recursive=True)  # noqa: PTH207
+        found = [name for name in names if name.lower().endswith(tuple(suffixes))]
         if not found:
             raise LprfError(f"{show(path)}: no picture fits this pattern")
         return sorted(found, key=natural)
@@ -102,7 +103,7 @@ def natural(name: str) -> list[tuple[Any, ...]]:
     """A sort key by parts of the path, with numbers by their value; names that differ have keys that differ."""
     return [
         ([(int(piece) if piece.isdecimal() else 0, piece) for piece in re.split(r"(\d+)", part)], part)
-        for part in name.split(os.sep)
+        for part in name.split(os.sep)  # noqa: PTH206
     ]
 
 

@@ -97,12 +97,3 @@ class AnnotateParams(Params):
         description="frames a second of a video file; by default as the frames' times tell, else 25",
     )
     quality: int = pydantic.Field(90, ge=1, le=100, description="JPEG quality of pictures that come from JPEG or video")
-
-
-class ReportParams(Params):
-    """Parameters of `core.report`."""
-
-    path: OutputPath = pydantic.Field(description="the HTML file to write")
-    title: str = pydantic.Field("Licence plates", description="the heading of the page")
-    limit: int = pydantic.Field(2000, ge=1, description="show at most so many plates with a picture, then only count")
-    width: int = pydantic.Field(240, ge=32, le=2000, description="width of a plate's picture, in pixels")

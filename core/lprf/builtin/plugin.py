@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lprf.builtin import params, rectify_params
+from lprf.builtin import io_params, params, rectify_params
 from lprf.component import Component, Port
 from lprf.hooks import hookimpl
 
@@ -10,9 +10,76 @@ from lprf.hooks import hookimpl
 @hookimpl
 def lprf_components() -> list[Component]:
     return [
+        *_sources(),
+        *_sinks(),
         *_datasets(),
         *_transforms(),
         *_rectifiers(),
+    ]
+
+
+def _sources() -> list[Component]:
+    return [
+        Component(
+            name="images",
+            kind="source",
+            impl="lprf.builtin.images:Images",
+            params=io_params.ImagesParams,
+            summary="photos: a file, a folder, a pattern or a list",
+        ),
+        Component(
+            name="video",
+            kind="source",
+            impl="lprf.builtin.video:Video",
+            params=io_params.VideoParams,
+            summary="a video file, a camera or a network stream",
+        ),
+        Component(
+            name="crops",
+            kind="source",
+            impl="lprf.builtin.crops:Crops",
+            params=io_params.CropsParams,
+            outputs={"detections": Port("Detections")},
+            summary="pictures that are plates already",
+        ),
+    ]
+
+
+def _sinks() -> list[Component]:
+    found = {"readings": Port("Readings", optional=True), "detections": Port("Detections", optional=True)}
+    return [
+        Component(
+            name="table",
+            kind="sink",
+            impl="lprf.builtin.table:Table",
+            params=io_params.TableParams,
+            inputs=found,
+            summary="a table on standard output",
+        ),
+        Component(
+            name="jsonl",
+            kind="sink",
+            impl="lprf.builtin.jsonl:Jsonl",
+            params=io_params.JsonlParams,
+            inputs=found,
+            summary="a file of JSON lines, one a plate",
+        ),
+        Component(
+            name="csv",
+            kind="sink",
+            impl="lprf.builtin.csv:Csv",
+            params=io_params.CsvParams,
+            inputs=found,
+            summary="a table for spreadsheets, one row a plate",
+        ),
+        Component(
+            name="annotate",
+            kind="sink",
+            impl="lprf.builtin.annotate:Annotate",
+            params=io_params.AnnotateParams,
+            inputs={"frames": Port("Frames"), **found},
+            summary="plates drawn on pictures or on a video",
+        ),
     ]
 
 

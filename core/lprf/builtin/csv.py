@@ -1,0 +1,54 @@
+"""`core.csv`: a row a detection, for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from lprf.builtin.images import show
+from lprf.builtin.io_params import CsvParams
+from lprf.builtin.lines import LineFile, of_frame
+from lprf.context import Context
+from lprf.data import Detections, Readings
+
+COLUMNS = ("source", "frame", "time", "text", "confidence", "x1", "y1", "x2", "y2", "detection_score", "error")
+
+
+class Csv:
+    """UTF-8 with a byte-order mark, which spreadsheets need to show Chinese; lines end in CR LF."""
+
+    def __init__(self, params: CsvParams, context: Context):
+        self.file = LineFile(params.path, params.follow, newline="\r\n")
+        self.began = False
+
+    @property
+    def output(self) -> str | None:
+        return self.file.output
+
+    def write(self, readings: Readings | None = None, detections: Detections | None = None, **_: Any) -> None:
+        for reading in of_frame(readings, detections):
+            row = reading.as_json()
+            self._row(
+                [show(reading.source), *(row[name] for name in COLUMNS[1:5]), *row["box"], row["detection_score"]]
+            )
+        self.file.flush()
+
+    def fail(self, name: str, reason: str) -> None:
+        self._row([show(name), *[None] * (len(COLUMNS) - 2), show(reason)])
+        self.file.flush()
+
+    def close(self) -> None:
+        self._begin()
+        self.file.close()
+
+    def _begin(self) -> None:
+        if not self.began:
+            self.began = True
+            self.file.write(("" if self.file.to_stdout else "\ufeff") + ",".join(COLUMNS))
+
+    def _row(self, values: list[Any]) -> None:
+        self._begin()
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow([*values, *[None] * (len(COLUMNS) - len(values))])
+        self.file.write(line.getvalue())
