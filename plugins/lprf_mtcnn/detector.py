@@ -1,0 +1,209 @@
+"""Detection by MTCNN: an image pyramid, PNet on every scale, ONet on what it proposes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lprf.context import Context
+from lprf.data import Detections, Frames
+from lprf.sampling import sample_boxes
+from lprf_mtcnn.boxes import best_of_each, decode, decode_corners, nms
+from lprf_mtcnn.nets import CELL, FIELD, MEAN, ONET_SIZE, SCALE, STRIDE, ONet, PNet, load_onet, load_pnet
+from lprf_mtcnn.params import DetectorParams
+
+Net = TypeVar("Net", PNet, ONet)
+
+STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
+CROPS = 256  # crops that ONet sees at a time
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes in a batch of frames: frame int64 [N], boxes [N, 4] in pixels of the frame, scores [N], in any order."""
+
+    frame: Tensor
+    boxes: Tensor
+    scores: Tensor
+
+    def rows(self, index: Tensor) -> Proposals:
+        return Proposals(self.frame[index], self.boxes[index], self.scores[index])
+
+
+def pyramid(height: int, width: int, min_plate: tuple[int, int], factor: float) -> Iterator[tuple[int, int]]:
+    """The sizes (h, w) at which PNet looks at a frame: from that where the smallest plate fills a cell down to PNet's
+    window. None where the frame is smaller than that.
+    """
+    scale = max(CELL[1] / min_plate[0], CELL[0] / min_plate[1])
+    for power in itertools.count():
+        h, w = (math.ceil(side * scale * factor**power) for side in (height, width))
+        if h < FIELD[0] or w < FIELD[1]:
+            return
+        yield h, w
+
+
+class Proposer:
+    """PNet over a pyramid."""
+
+    def __init__(self, net: PNet, params: DetectorParams, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.params = params
+        self.net = _for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+        self.dropped = 0
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Proposals:
+        """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
+        params = self.params
+        height, width = images.shape[1:3]
+        levels = [self._level(images, size) for size in pyramid(height, width, params.min_plate, params.factor)]
+        if not levels:
+            none = images.new_zeros(0)
+            return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
+        frame, cells, scores, offsets = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        kept = nms(cells, scores, frame, params.nms[1])
+        kept = kept[self._best(scores[kept], frame[kept])]
+        return Proposals(frame[kept], decode(cells[kept], offsets[kept]), scores[kept])
+
+    def _level(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One scale: frame, cells in pixels of the frame, scores, offsets."""
+        scores, offsets = self._run(_resized(images, size))
+        frame, row, column = (scores > self.params.thresholds[0]).nonzero().unbind(1)
+        score, offset = scores[frame, row, column], offsets[frame, :, row, column]
+        x, y = STRIDE[1] * column + 1, STRIDE[0] * row + 1
+        cells = torch.stack([x, y, x + CELL[1], y + CELL[0]], dim=1).to(torch.float32)
+        cells *= cells.new_tensor([images.shape[2] / size[1], images.shape[1] / size[0]]).repeat(2)
+        kept = self._best(score, frame)
+        kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
+        return frame[kept], cells[kept], score[kept], offset[kept]
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """BGR bytes [B, h, w, 3] to scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
+        if images.device.type == "cpu":  # frame by frame and strip by strip: what is small stays in the cache
+            rows = (images.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
+            frames = []
+            for image in images.split(1):
+                strips = [
+                    self._net(image[:, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]])
+                    for top in range(0, rows, STRIP)
+                ]
+                frames.append([torch.cat(parts, dim=-2) for parts in zip(*strips, strict=True)])
+            scores, offsets = (torch.cat(parts) for parts in zip(*frames, strict=True))
+            return scores, offsets
+        return self._net(images)
+
+    def _net(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, offsets = self.net(images.permute(0, 3, 1, 2).to(self.dtype))
+        logits = logits.float()
+        return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets.float()
+
+    def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
+        kept = best_of_each(scores, frame, self.params.max_proposals)
+        if len(kept) < len(scores):
+            if not self.dropped:
+                warnings.warn(
+                    f"more than {self.params.max_proposals} proposals in a photo: the worst were dropped "
+                    f"(max_proposals, or a higher first threshold)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self.dropped += len(scores) - len(kept)
+        return kept
+
+
+class Judge:
+    """ONet over crops of boxes."""
+
+    def __init__(self, net: ONet, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.net = _for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, frame: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores [N], regressed boxes [N, 4] and corners [N, 4, 2] (None without that head) of boxes in frames."""
+        scores, moved, corners = [], [], []
+        for at, box in zip(frame.split(CROPS), boxes.split(CROPS), strict=True):
+            crops = sample_boxes(images, at, box, ONET_SIZE, "linear")
+            logits, offsets, points = self.net(crops.to(self.dtype, memory_format=torch.channels_last))
+            logits = logits.float()
+            scores.append((logits[:, 1] - logits[:, 0]).sigmoid())
+            moved.append(decode(box, offsets.float()))
+            if points is not None:
+                corners.append(decode_corners(box, points.float()))
+        return torch.cat(scores), torch.cat(moved), torch.cat(corners) if corners else None
+
+
+class MtcnnDetector:
+    """`mtcnn.detector`: plates in photos of one size, each photo on its own.
+
+    dropped: how many proposals went beyond `max_proposals` so far.
+    """
+
+    def __init__(self, params: DetectorParams, context: Context):
+        self.params = params
+        self.propose = Proposer(load_pnet(context.weights(params.pnet)), params, context.device, context.dtype)
+        self.judge = Judge(load_onet(context.weights(params.onet)), context.device, context.dtype)
+
+    @property
+    def dropped(self) -> int:
+        return self.propose.dropped
+
+    @torch.inference_mode()
+    def __call__(self, frames: Frames) -> Detections:
+        """Find plates: boxes inside the frame, by frame, then from the best down."""
+        images = frames.images
+        found = self.propose(images)
+        frame, boxes, scores = found.frame, found.boxes, found.scores
+        corners: Tensor | None = None
+        for _ in range(1 + self.params.refine):
+            boxes, inside = _clipped(boxes, images)
+            frame = frame[inside]
+            scores, boxes, corners = self.judge(images, frame, boxes[inside])
+            kept = (scores > self.params.thresholds[1]).nonzero().squeeze(1)
+            kept = kept[nms(boxes[kept], scores[kept], frame[kept], self.params.nms[2], self.params.nms_onet)]
+            frame, boxes, scores = frame[kept], boxes[kept], scores[kept]
+            corners = None if corners is None else corners[kept]
+        boxes, inside = _clipped(boxes, images)
+        corners = None if corners is None else corners[inside]
+        return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
+
+
+def _clipped(boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes cut at the frame's border, and the rows of those of which a pixel or more is left."""
+    height, width = images.shape[1:3]
+    limit = boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    return boxes, ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1).nonzero().squeeze(1)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bytes [B, H, W, 3] at another size, bilinear, as OpenCV does it."""
+    if tuple(images.shape[1:3]) == size:
+        return images
+    if images.device.type == "cpu":
+        resized = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
+        return torch.stack([torch.from_numpy(image) for image in resized])
+    floats = images.permute(0, 3, 1, 2).float()
+    floats = F.interpolate(floats, size, mode="bilinear", align_corners=False, antialias=False)
+    return floats.round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _for_bgr_bytes(net: Net) -> Net:
+    """A copy for inference that reads BGR 0 to 255: what its input was normalised by is folded into its first layer,
+    which pads nothing, so that the numbers stay the same."""
+    net = copy.deepcopy(net).eval()
+    weight, bias = net.conv1.weight.data, net.conv1.bias
+    assert bias is not None
+    bias.data -= weight.sum(dim=(1, 2, 3)) * (MEAN / SCALE)
+    net.conv1.weight.data = (weight / SCALE).flip(1)
+    return net

@@ -1,0 +1,36 @@
+"""Parameters of the MTCNN components. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from lprf.component import Params, weights_name
+
+_Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+
+class DetectorParams(Params):
+    """Parameters of `mtcnn.detector`."""
+
+    pnet: weights_name("mtcnn.pnet") = pydantic.Field("cn-pnet", description="PNet's weights")  # type: ignore[valid-type]
+    onet: weights_name("mtcnn.onet") = pydantic.Field("cn-onet", description="ONet's weights")  # type: ignore[valid-type]
+    min_plate: tuple[Annotated[int, pydantic.Field(ge=8)], Annotated[int, pydantic.Field(ge=3)]] = pydantic.Field(
+        (50, 15), description="width and height of the smallest plate wanted, in pixels: smaller is slower"
+    )
+    factor: float = pydantic.Field(0.707, ge=0.3, le=0.95, description="from one scale of the pyramid to the next")
+    thresholds: tuple[_Share, _Share] = pydantic.Field(
+        (0.6, 0.8), description="scores from which PNet's proposals and ONet's plates count"
+    )
+    nms: tuple[_Share, _Share, _Share] = pydantic.Field(
+        (0.5, 0.7, 0.4),
+        description="overlap above which the worse box goes: within a scale, across scales, of ONet's plates",
+    )
+    nms_onet: Literal["min", "union"] = pydantic.Field(
+        "min", description="whether overlap of ONet's plates is a part of the smaller box or of their union"
+    )
+    refine: int = pydantic.Field(1, ge=0, le=5, description="further passes of ONet over its own boxes: they tighten")
+    max_proposals: int = pydantic.Field(
+        500, ge=1, le=100_000, description="most proposals a photo and scale; what goes beyond is counted in a warning"
+    )
