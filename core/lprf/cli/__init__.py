@@ -15,12 +15,11 @@ from lprf.errors import LprfError
 # Exit codes, the same for every verb.
 OK, SOME_FAILED, WRONG, UNEXPECTED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
-# The verb `new-plugin` lives in cli/new_plugin.py, with `add_arguments(parser)`, `run(args) -> int` and EXAMPLES.
+# The verb `some-verb` lives in cli/some_verb.py, with `add_arguments(parser)`, `run(args) -> int` and EXAMPLES.
 VERBS: dict[str, dict[str, str]] = {
     "Reading and training": {
         "run": "run a recipe: read plates, train networks, measure",
         "runs": "list training runs, their stages and what they scored",
-        "bench": "time a recipe: each node, throughput, latency, memory",
     },
     "Recipes": {
         "recipes": "list the recipes that are there by name",
@@ -34,9 +33,6 @@ VERBS: dict[str, dict[str, str]] = {
         "components": "list components, or one with its ports and parameters",
         "weights": "list, verify and import the weights of networks",
         "doctor": "is this machine ready: torch, GPU, OpenCV, weights, folders",
-    },
-    "Extending": {
-        "new-plugin": "write a working plugin distribution to start from",
     },
 }
 

@@ -143,4 +143,10 @@ def _duration(seconds: float) -> str:
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> int:
-    raise LprfError("training is not here yet")
+    from lprf import stages
+    from lprf.training import distributed
+
+    result = stages.run(recipe, dry_run=args.dry_run, force=args.force)
+    if distributed.is_first():
+        print(result.summary())
+    return 0

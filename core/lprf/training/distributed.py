@@ -35,6 +35,11 @@ def under_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks, before and after the processes are joined too."""
+    return os.environ.get("RANK", "0") == "0" or not under_torchrun()
+
+
 def start(device: torch.device) -> torch.device:
     """Join the other processes, if a launcher has started several; gives the device of this one.
 
