@@ -254,7 +254,7 @@ def test_weights_import_brings_in_the_seed(tmp_path: Path, shared_seed: Path) ->
     assert lprf("weights", "import", shared_seed / "weights", "--as", "x", LPRF_HOME=home).returncode == 2
 
 
-def test_run_reads_the_samples(tmp_path: Path) -> None:
+def test_run_reads_the_samples(tmp_path: Path, shipped_weights: Path) -> None:
     done = lprf("run", "read-plates", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "runs/read-plates/readings.jsonl").read_text().splitlines()]
@@ -264,7 +264,7 @@ def test_run_reads_the_samples(tmp_path: Path) -> None:
     assert "runs/read-plates" in done.stderr + done.stdout
 
 
-def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path) -> None:
+def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path, shipped_weights: Path) -> None:
     samples = sorted(path for path in (ROOT / "recipes/samples").iterdir() if path.suffix in (".jpg", ".png"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/good.jpg").write_bytes(samples[0].read_bytes())
@@ -278,7 +278,7 @@ def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_whole_outputs(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_whole_outputs(tmp_path: Path, shipped_weights: Path) -> None:
     samples = sorted(path for path in (ROOT / "recipes/samples").iterdir() if path.suffix in (".jpg", ".png"))
     (tmp_path / "photos").mkdir()
     for index in range(2000):

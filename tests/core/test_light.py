@@ -23,7 +23,6 @@ VERBS = {
     "schema": ["schema"],
     "weights list": ["weights", "list"],
     "runs": ["runs"],
-    "new-plugin": ["new-plugin", "acme", "--kind", "detector"],
 }
 
 CODE = """
