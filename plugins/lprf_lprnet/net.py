@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Literal
+from typing import Literal
 
-import pydantic
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from lprf.errors import WeightsError
-from lprf.weights import Weights
 
 MEAN, SCALE = 127.5, 128.0
 
@@ -138,41 +133,3 @@ def _windows(size: torch.Size, out: torch.Size) -> tuple[tuple[int, int], tuple[
     strides = tuple(n // m for n, m in zip(size, out, strict=True))
     kernels = tuple(s if n // s == m else n - (m - 1) * s for n, m, s in zip(size, out, strides, strict=True))
     return (kernels[0], kernels[1]), (strides[0], strides[1])
-
-
-class Metadata(pydantic.BaseModel):
-    """What reading needs of a weights file's metadata, within bounds that a hostile file cannot leave.
-
-    alphabet: the characters of the classes, in order; `blank` is the class after them.
-    temperature: what logits are divided by, so that confidences mean something.
-    """
-
-    size: tuple[Annotated[int, Field(ge=12, le=512)], Annotated[int, Field(ge=38, le=512)]]
-    width: float = Field(1.0, ge=0.125, le=8)
-    context: ContextMean
-    channels: Literal["BGR"]
-    mean: Annotated[float, Field(ge=MEAN, le=MEAN)]
-    scale: Annotated[float, Field(ge=SCALE, le=SCALE)]
-    alphabet: str = Field(min_length=1, max_length=10_000)
-    blank: int
-    temperature: float = Field(1.0, ge=0.05, le=20)
-
-    @pydantic.model_validator(mode="after")
-    def _classes(self) -> Metadata:
-        if len(set(self.alphabet)) < len(self.alphabet):
-            raise ValueError("the alphabet names a character twice")
-        if self.blank != len(self.alphabet):
-            raise ValueError(f"the blank must be the class after the alphabet, {len(self.alphabet)}, not {self.blank}")
-        return self
-
-
-def build(weights: Weights) -> tuple[LPRNet, Metadata]:
-    """The network of a weights file, in evaluation mode. Raises WeightsError where they do not fit."""
-    try:
-        metadata = Metadata.model_validate(dict(weights.require("lprnet").info.metadata))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "alphabet"
-        raise WeightsError(f"{weights.path}: its metadata does not do: {place}: {first['msg']}") from None
-    net = LPRNet(len(metadata.alphabet) + 1, metadata.size, metadata.width, 0.0, metadata.context)
-    return weights.into(net).eval(), metadata
