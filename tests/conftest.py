@@ -64,6 +64,6 @@ def _networks_of_the_recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     os.environ["LPRF_HOME"] = str(home)
     yield
     if before is None:
-        del os.environ["LPRF_HOME"]
+        os.environ.pop("LPRF_HOME", None)
     else:
         os.environ["LPRF_HOME"] = before

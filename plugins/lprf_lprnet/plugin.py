@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from lprf.component import Component, Port
 from lprf.hooks import hookimpl
-from lprf_lprnet import trainer_params
+from lprf_lprnet import params, trainer_params
 
 
 @hookimpl
 def lprf_components() -> list[Component]:
     return [
+        Component(
+            name="recognizer",
+            kind="recognizer",
+            impl="lprf_lprnet.recognizer:LprnetRecognizer",
+            params=params.RecognizerParams,
+            importers=("lprf_lprnet.importers:seed",),
+            summary="reads plates by LPRNet (arXiv 1806.10447) or by its successor with a slot for each character",
+        ),
         Component(
             name="trainer",
             kind="trainer",

@@ -73,7 +73,8 @@ class Proposer:
         frame, cells, scores, offsets = (torch.cat(parts) for parts in zip(*levels, strict=True))
         kept = nms(cells, scores, frame, params.nms[1])
         kept = kept[self._best(scores[kept], frame[kept])]
-        return Proposals(frame[kept], decode(cells[kept], offsets[kept]), scores[kept])
+        boxes = decode(cells[kept], offsets[kept])
+        return Proposals(frame[kept], boxes.round() if params.whole_pixels else boxes, scores[kept])
 
     def _level(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One scale: frame, cells in pixels of the frame, scores, offsets."""
@@ -83,6 +84,8 @@ class Proposer:
         x, y = STRIDE[1] * column + 1, STRIDE[0] * row + 1
         cells = torch.stack([x, y, x + CELL[1], y + CELL[0]], dim=1).to(torch.float32)
         cells *= cells.new_tensor([images.shape[2] / size[1], images.shape[1] / size[0]]).repeat(2)
+        if self.params.whole_pixels:  # and the last pixel is in the box
+            cells = cells.round() + cells.new_tensor([0, 0, 1, 1])
         kept = self._best(score, frame)
         kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
         return frame[kept], cells[kept], score[kept], offset[kept]
@@ -169,6 +172,7 @@ class MtcnnDetector:
             boxes, inside = _clipped(boxes, images)
             frame = frame[inside]
             scores, boxes, corners = self.judge(images, frame, boxes[inside])
+            boxes = boxes.round() if self.params.whole_pixels else boxes
             kept = (scores > self.params.thresholds[1]).nonzero().squeeze(1)
             kept = kept[nms(boxes[kept], scores[kept], frame[kept], self.params.nms[2], self.params.nms_onet)]
             frame, boxes, scores = frame[kept], boxes[kept], scores[kept]

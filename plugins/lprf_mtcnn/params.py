@@ -31,6 +31,9 @@ class DetectorParams(Params):
         "min", description="whether overlap of ONet's plates is a part of the smaller box or of their union"
     )
     refine: int = pydantic.Field(1, ge=0, le=5, description="further passes of ONet over its own boxes: they tighten")
+    whole_pixels: bool = pydantic.Field(
+        False, description="round proposals to whole pixels, their last ones included, as the seed does"
+    )
     max_proposals: int = pydantic.Field(
         500, ge=1, le=100_000, description="most proposals a photo and scale; what goes beyond is counted in a warning"
     )
