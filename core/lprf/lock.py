@@ -40,6 +40,17 @@ class Lock:
             return self.path.read_text(encoding="utf-8") or "unknown"
         return "unknown"
 
+    def held(self) -> bool:
+        """Whether another process has it now; taken for a moment to find out. False where there is no such file."""
+        if not self.path.is_file():
+            return False
+        try:
+            with self.path.open("r+", encoding="utf-8") as file:
+                _take(file)
+        except OSError:
+            return True
+        return False
+
     def release(self) -> None:
         """Give it up. The file stays: removing it would let two runs lock two files of one name."""
         if self.file is not None:

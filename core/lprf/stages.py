@@ -48,6 +48,7 @@ from lprf.files import replacing
 from lprf.lock import Lock
 from lprf.plugins import Plugins, suggest
 from lprf.recipe import Node, Recipe, Ref, load_recipe
+from lprf.runs import CHECKPOINT, DONE, LOCK, LOG, METRICS, latest_done, read_done
 from lprf.stream import pick_device, pick_dtype
 from lprf.training import distributed
 from lprf.training.log import duration
@@ -55,10 +56,6 @@ from lprf.training.params import Unkeyed
 
 logger = logging.getLogger("lprf.stages")
 
-DONE = "stage.json"
-LOG = "log.txt"
-METRICS = "metrics.json"
-LOCK = ".lock"
 CHEAP = ("dataset", "transform")
 
 
@@ -178,7 +175,7 @@ class _Runner:
         found, forced = [], self._forced()
         for node in self._stages():
             stage = self._stage(node)
-            done = _read_done(stage.folder)
+            done = read_done(stage.folder)
             if done is not None and node.name not in forced:
                 stage = dataclasses.replace(stage, status="cached", seconds=done["seconds"], metrics=done["metrics"])
             else:
@@ -288,8 +285,8 @@ class _Runner:
             return "forced"
         if (stage.folder / DONE).is_file():
             return "follows from a stage that is forced"
-        going_on = "goes on from its checkpoint; " if (stage.folder / "checkpoint.pt").is_file() else ""
-        last = _latest(stage.folder.parent)
+        going_on = "goes on from its checkpoint; " if (stage.folder / CHECKPOINT).is_file() else ""
+        last = latest_done(stage.folder.parent)
         if last is None:
             return going_on + ("was begun" if going_on else "has not run yet")
         old, new = last["parts"], stage.parts
@@ -320,7 +317,7 @@ class _Runner:
                     waited = stack.enter_context(_locked(lock, node.name))
                 if waited:
                     logger.info("%s: the other run is through with it", node.name)
-            done = distributed.broadcast(_read_done(stage.folder) if main else None)
+            done = distributed.broadcast(read_done(stage.folder) if main else None)
             if done is not None:
                 logger.info("%s: done before (%s)", node.name, stage.folder)
                 implementation = functools.partial(self._build, node, stage)
@@ -339,11 +336,9 @@ class _Runner:
                 began = time.monotonic()
                 implementation = self._build(node, stage)
                 # samplers and evaluators run in one process; the others take what it leaves
-                alone = node.component.kind != "trainer"
-                outputs = implementation.run(**self._inputs(node)) if main or not alone else None
+                takes_part = main or node.component.kind == "trainer"
+                outputs = _checked(node, implementation.run(**self._inputs(node))) if takes_part else {}
                 distributed.barrier()
-                if outputs is not None:
-                    outputs = _checked(node, outputs)
                 written: dict[str, Any] = {}
                 if main:
                     seconds = time.monotonic() - began
@@ -354,7 +349,7 @@ class _Runner:
                     said = ", ".join(f"{key} {value:.4g}" for key, value in list(metrics.items())[:8])
                     logger.info("%s: done in %s%s", node.name, duration(seconds), f": {said}" if said else "")
                 written = distributed.broadcast(written)
-                if outputs is None:
+                if not takes_part:
                     outputs = _load_outputs(stage, written, lambda: implementation)
         except BaseException as error:
             if main:
@@ -364,9 +359,8 @@ class _Runner:
                 raise
             plain = isinstance(error, LprfError)
             what = str(error) if plain else f"{type(error).__name__}: {error}"
-            raise StageFailed(
-                f"stage '{node.name}' failed: {what}\n  its log: {stage.log}\n  to go on from where it was: {self.command}"
-            ) from error
+            lines = [f"stage '{node.name}' failed: {what}", f"its log: {stage.log}", f"to go on: {self.command}"]
+            raise StageFailed("\n  ".join(lines)) from error
         self._keep(node, outputs)
         if main:
             self.plugins.notify("lprf_stage_finished", stage=stage)
@@ -385,6 +379,7 @@ class _Runner:
             folder=folder,
             seed=self.recipe.runtime.seed,
             workers=self.recipe.runtime.workers,
+            recipe=node.inner,
         )
 
     def _inputs(self, node: Node) -> dict[str, Any]:
@@ -567,26 +562,6 @@ def _write_done(stage: Stage, outputs: Mapping[str, Any]) -> None:
     }
     with replacing(stage.folder / DONE) as beside:
         beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _read_done(folder: Path) -> dict[str, Any] | None:
-    """What `stage.json` says, if the stage is done and its files are there."""
-    try:
-        content: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        files = [where.get("path") or where.get("json") for where in content["outputs"].values()]
-        whole = all((folder / file).exists() for file in files if file)
-        return content if whole and content["key"] == folder.name else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _latest(folder: Path) -> dict[str, Any] | None:
-    """The stage of this name that was done last."""
-    done = []
-    for path in folder.glob(f"*/{DONE}") if folder.is_dir() else []:
-        with contextlib.suppress(OSError, ValueError):
-            done.append((path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))))
-    return max(done, key=lambda item: item[0])[1] if done else None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import json
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from lprf.context import Context
 from lprf.errors import LprfError
 from lprf.files import replacing
+from lprf.runs import CHECKPOINT, METRICS, TABLE
 from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.log import Board, Table, duration, progress
@@ -27,7 +29,6 @@ from lprf.training.params import LoopParams
 
 logger = logging.getLogger("lprf.training")
 
-CHECKPOINT = "checkpoint.pt"
 State = dict[str, Tensor]
 
 
@@ -184,12 +185,16 @@ class _Loop:
             for name in self.task.networks
         }
         metrics = self.at.best_metrics or self.at.last_means
+        if self.writes:
+            assert self.context.folder is not None
+            with replacing(self.context.folder / METRICS) as beside:
+                beside.write_text(json.dumps(metrics), encoding="utf-8")
         return Trained(weights, metrics, self.at.step, self.at.seconds, self.at.stopped_early)
 
     def _steps(self, stack: contextlib.ExitStack) -> None:
         at, params = self.at, self.params
         folder = self.context.folder if self.writes else None
-        table = Table(folder / "metrics.csv", at.step) if folder else None
+        table = Table(folder / TABLE, at.step) if folder else None
         validation = Table(folder / "validation.csv", at.step) if folder else None
         board = stack.enter_context(contextlib.closing(Board(folder, at.step)))
         shown = stack.enter_context(progress(self.context.node or "training", self.steps, at.step))
