@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from lprf.recipe import Recipe
     from lprf.weights import Weights
 
 
@@ -24,6 +25,7 @@ class Context:
     node: the name of the node in the recipe, for messages.
     folder: where a training stage writes what it leaves; None in an inference graph.
     seed, workers: of `runtime`.
+    recipe: the checked inference recipe that the parameters name (an evaluator's), or None.
     """
 
     device: torch.device
@@ -34,3 +36,4 @@ class Context:
     folder: Path | None = None
     seed: int = 0
     workers: int = 0
+    recipe: Recipe | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
-from lprf.component import InputPath, OutputPath, Params
+from lprf.component import InputPath, OutputPath, Params, RecipeParam
 
 
 class CropsDatasetParams(Params):
@@ -133,3 +133,45 @@ class AuditParams(Params):
         True, description="compare the pictures themselves too; decodes each one (some 10 ms for a CCPD photo)"
     )
     path: OutputPath | None = pydantic.Field(None, description="also write the report here, as JSON")
+
+
+_Overlap = Annotated[float, pydantic.Field(gt=0, le=1)]
+
+
+class EvaluateParams(Params):
+    """Parameters of `core.evaluate`."""
+
+    recipe: Annotated[str, RecipeParam("overrides")] = pydantic.Field(
+        description="the inference recipe that is measured: its name or file. Its source is replaced by the dataset, "
+        "its sinks are left out"
+    )
+    overrides: dict[str, Any] = pydantic.Field(
+        default_factory=dict,
+        description="changes to that recipe, as -s makes them: {detect.min_plate: [24, 8]}, or {detect: {min_plate: "
+        "[24, 8]}}; its device and its workers are those of the run",
+    )
+    iou: _Overlap = pydantic.Field(
+        0.5, description="overlap (intersection over union) from which a plate counts as found; 0.4 for loose labels"
+    )
+    ious: list[_Overlap] = pydantic.Field(
+        [0.5, 0.7], description="overlaps at which detection is measured, beside `iou`"
+    )
+    groups: list[str] = pydantic.Field(
+        default_factory=list, description="the order in which groups stand in tables; others follow by name"
+    )
+    failures: int = pydantic.Field(
+        24, ge=0, le=1000, description="how many of the worst failures of each kind the report shows as pictures"
+    )
+    path: OutputPath | None = pydantic.Field(
+        None, description="folder for copies of report.html and report.json, which lie in the stage's folder anyway"
+    )
+
+    @pydantic.field_validator("overrides")
+    @classmethod
+    def _flat(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """`-s evaluate.overrides.detect.factor=0.8` comes as {detect: {factor: 0.8}}."""
+        flat: dict[str, Any] = {}
+        for key, inner in value.items():
+            nested = "." not in key and isinstance(inner, dict)
+            flat |= {f"{key}.{name}": item for name, item in inner.items()} if nested else {key: inner}
+        return flat

@@ -15,6 +15,7 @@ def lprf_components() -> list[Component]:
         *_datasets(),
         *_transforms(),
         *_rectifiers(),
+        *_evaluators(),
     ]
 
 
@@ -176,5 +177,17 @@ def _transforms() -> list[Component]:
             inputs=one,
             outputs=one,
             summary="plate crops as bad cameras, weather and careless crops would have them",
+        ),
+    ]
+
+
+def _evaluators() -> list[Component]:
+    return [
+        Component(
+            name="evaluate",
+            kind="evaluator",
+            impl="lprf.builtin.evaluate:Evaluate",
+            params=params.EvaluateParams,
+            summary="how well an inference recipe finds and reads the plates of a dataset",
         ),
     ]
