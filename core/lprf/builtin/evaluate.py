@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lprf import weights
-from lprf.builtin import metrics, report
+from lprf.builtin import metrics, report, report_html
 from lprf.builtin.images import show
 from lprf.builtin.metrics import Rate
 from lprf.builtin.params import EvaluateParams
@@ -240,13 +240,13 @@ class Evaluate:
     ) -> list[bytes]:
         """The surroundings of a box, and the plate as it was read, as JPEGs."""
         if result.batch is None:
-            return [report.surroundings(example.image(), box)]
+            return [report_html.surroundings(example.image(), box)]
         value = result.value(graph.result)
         found: Detections = value.plates.detections if isinstance(value, Readings) else value
-        pictures = [report.surroundings(found.frames.images[0].numpy(), box)]
+        pictures = [report_html.surroundings(found.frames.images[0].numpy(), box)]
         if isinstance(value, Readings) and row is not None:
             for image in value.plates.images[value.plates.detection == row]:
-                pictures.append(report.jpeg(image.clamp(0, 255).permute(1, 2, 0).byte().numpy()))
+                pictures.append(report_html.jpeg(image.clamp(0, 255).permute(1, 2, 0).byte().numpy()))
         return pictures
 
     # Measuring
@@ -335,7 +335,7 @@ class Evaluate:
         page = self.context.folder / "report.html"
         with replacing(page) as beside:
             sheets = {kind: worst.sorted() for kind, worst in self.worst.items()}
-            beside.write_text(report.html(content, sheets), encoding="utf-8")
+            beside.write_text(report_html.page(content, sheets), encoding="utf-8")
         if self.params.path is not None:
             with replacing(Path(self.params.path) / page.name) as beside:
                 shutil.copyfile(page, beside)

@@ -1,4 +1,4 @@
-"""How evaluations and audits are shown: tables on the console, and a page of HTML that needs nothing but itself."""
+"""What evaluations and audits say: their numbers as tables, and these on the console."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,39 +243,3 @@ def print_table(console: Console, table: Table) -> None:
         console.print(f"… {len(table.rows) - len(rows)} more in the report")
     if table.note:
         console.print(table.note, markup=False)
-
-
-# ---------------------------------------------------------------------------------------------------------- pictures
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """A picture, uint8 [H, W, 3] BGR, as JPEG."""
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-
-
-def surroundings(image: np.ndarray, box: Sequence[float], width: int = 280) -> bytes:
-    """What lies around a box of a picture, with the box drawn in, at most `width` wide, as JPEG."""
-    height, full = image.shape[:2]
-    x1, y1, x2, y2 = box
-    margin = 0.4 * max(x2 - x1, y2 - y1) + 4
-    left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
-    right, bottom = min(full, int(np.ceil(x2 + margin))), min(height, int(np.ceil(y2 + margin)))
-    cut = image[top:bottom, left:right]
-    if cut.size == 0:
-        cut, left, top = image, 0, 0
-    scale = min(width / cut.shape[1], width / cut.shape[0])
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    size = (max(1, round(cut.shape[1] * scale)), max(1, round(cut.shape[0] * scale)))
-    shown = cv2.resize(np.ascontiguousarray(cut), size, interpolation=way)
-    low = (round((x1 - left) * scale), round((y1 - top) * scale))
-    high = (round((x2 - left) * scale) - 1, round((y2 - top) * scale) - 1)
-    cv2.rectangle(shown, low, high, (40, 200, 60), 1)
-    return jpeg(shown)
-
-
-# -------------------------------------------------------------------------------------------------------------- page
-
-
-def html(content: Mapping[str, Any], sheets: Mapping[str, Any]) -> str:
-    """The report as a page."""
-    return ""
