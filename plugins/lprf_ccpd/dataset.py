@@ -112,7 +112,8 @@ def _listed(root: Path, params: CcpdParams) -> list[str]:
     try:
         lines = Path(params.split).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LprfError(f"the split list cannot be read: {params.split}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise LprfError(f"the split list cannot be read: {params.split}: {reason}") from None
     names = {line.strip().replace("\\", "/").removeprefix("./") for line in lines}
     names.discard("")
     # official lists are relative to the release; the root may be one of its subsets

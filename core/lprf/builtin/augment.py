@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -183,7 +183,7 @@ def noise(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
     sigma = min(rng.uniform(1, 4 + 12 * strength), 0.5 * contrast)
     grain = rng.random() < 0.3
     shape = (max(1, height // 2), max(1, width // 2), 3) if grain else (height, width, 3)
-    grains = rng.standard_normal(shape, np.float32) * np.float32(sigma)
+    grains: Any = rng.standard_normal(shape, np.float32) * np.float32(sigma)
     if rng.random() < 0.5:
         grains = grains * 0.5 + grains[:, :, :1] * 0.8
     if grain:
@@ -202,7 +202,8 @@ def jpeg(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nda
     """Through JPEG and back, at a quality from 95 down to 20."""
     quality = int(rng.uniform(85 - 65 * strength, 96))
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR) if done else image
+    back = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    return image if back is None else back
 
 
 def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -22,37 +22,45 @@ from typing import Any
 
 import numpy as np
 
+from lprf.builtin import images
+from lprf.builtin.headers import read_header
+from lprf.builtin.io_params import SUFFIXES
 from lprf.builtin.params import CropsDatasetParams, PhotosDatasetParams, TableDatasetParams
 from lprf.context import Context
 from lprf.data import Example, Truth
 from lprf.errors import InputFailure, LprfError
 
-PICTURES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2"}
 Box = tuple[float, float, float, float]
 
 
 def read_picture(path: Path, source: str) -> np.ndarray:
-    """Decode a labelled picture: uint8 [H, W, 3] BGR.
+    """Decode a labelled picture as `core.images` does: uint8 [H, W, 3] BGR, upright.
 
     Raises InputFailure: missing, unreadable, or truncated. Half a picture is not what its label describes.
     """
-    import cv2
-
-    if not path.is_file():
-        raise InputFailure(source, "there is no such file")
-    data = np.fromfile(path, np.uint8)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputFailure(source, "not a picture that can be read")
-    return image
+        found = images.read_picture(str(path))
+    except InputFailure as failure:
+        raise InputFailure(source, failure.reason) from None
+    if isinstance(found, tuple):
+        raise InputFailure(source, found[1].partition(":")[0])
+    return found
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture as `read_picture` gives it, from its header. Raises InputFailure."""
-    height, width = read_picture(path, path.name).shape[:2]
+def picture_size(path: Path, source: str) -> tuple[int, int]:
+    """(width, height) of a picture as `read_picture` gives it, by its header where that tells. Raises InputFailure."""
+    try:
+        with path.open("rb") as file:
+            turned = re.search(b"Exif|eXIf", file.read(65536))
+            file.seek(0)
+            header = read_header(file)
+    except FileNotFoundError:
+        raise InputFailure(source, "there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputFailure(source, f"cannot be read: {error}") from None
+    if header is not None and header.kind in ("JPEG", "PNG", "BMP") and not turned:
+        return header.width, header.height
+    height, width = read_picture(path, source).shape[:2]
     return width, height
 
 
@@ -116,7 +124,7 @@ def labelled_crops(params: CropsDatasetParams, context: Context) -> Pictures:
             found.problems.append(f"{name}: no text in the name")
             continue
         try:
-            width, height = picture_size(folder / name)
+            width, height = picture_size(folder / name, name)
         except InputFailure as failure:
             found.problems.append(f"{name}: {failure.reason}")
             continue
@@ -158,7 +166,7 @@ def table_dataset(params: TableDatasetParams, context: Context) -> Pictures:
     pictures = []
     for name in sorted(rows):
         try:
-            size = picture_size(base / name)
+            size = picture_size(base / name, name)
         except InputFailure as failure:
             found.problems.append(f"{name}: {failure.reason}")
             continue
@@ -400,7 +408,7 @@ def _pictures_in(folder: Path) -> Iterator[str]:
     for here, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if Path(name).suffix.lower() in PICTURES and not name.startswith("."):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield (Path(here).relative_to(folder) / name).as_posix()
 
 

@@ -178,6 +178,15 @@ def _transforms() -> list[Component]:
             outputs=one,
             summary="plate crops as bad cameras, weather and careless crops would have them",
         ),
+        Component(
+            name="audit",
+            kind="transform",
+            impl="lprf.builtin.audit:Audit",
+            params=params.AuditParams,
+            inputs={name: Port("Dataset", optional=True) for name in parts},
+            outputs={name: Port("Dataset", optional=True) for name in parts},
+            summary="what train, val and test hold and share; fails the run where they share anything",
+        ),
     ]
 
 
