@@ -55,8 +55,16 @@ def pyramid(height: int, width: int, min_plate: tuple[int, int], factor: float) 
 class Proposer:
     """PNet over a pyramid."""
 
-    def __init__(self, net: PNet, params: DetectorParams, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.params = params
+    def __init__(
+        self,
+        net: PNet,
+        params: DetectorParams,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        told: bool = True,
+    ):
+        """told: whether to warn of proposals that go beyond `max_proposals`."""
+        self.params, self.told = params, told
         self.net = _for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
         self.dropped = 0
@@ -113,7 +121,7 @@ class Proposer:
     def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
         kept = best_of_each(scores, frame, self.params.max_proposals)
         if len(kept) < len(scores):
-            if not self.dropped:
+            if self.told and not self.dropped:
                 warnings.warn(
                     f"more than {self.params.max_proposals} proposals in a photo: the worst were dropped "
                     f"(max_proposals, or a higher first threshold)",
@@ -164,25 +172,29 @@ class MtcnnDetector:
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Detections:
         """Find plates: boxes inside the frame, by frame, then from the best down."""
-        images = frames.images
-        found = self.propose(images)
-        frame, boxes, scores = found.frame, found.boxes, found.scores
-        corners: Tensor | None = None
-        for _ in range(1 + self.params.refine):
-            boxes, inside = _clipped(boxes, images)
-            frame = frame[inside]
-            scores, boxes, corners = self.judge(images, frame, boxes[inside])
-            boxes = boxes.round() if self.params.whole_pixels else boxes
-            kept = (scores > self.params.thresholds[1]).nonzero().squeeze(1)
-            kept = kept[nms(boxes[kept], scores[kept], frame[kept], self.params.nms[2], self.params.nms_onet)]
-            frame, boxes, scores = frame[kept], boxes[kept], scores[kept]
-            corners = None if corners is None else corners[kept]
-        boxes, inside = _clipped(boxes, images)
-        corners = None if corners is None else corners[inside]
-        return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
+        return decide(self.judge, frames, self.propose(frames.images), self.params)
 
 
-def _clipped(boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorParams) -> Detections:
+    """The plates among proposals: boxes inside the frame, by frame, then from the best down."""
+    images = frames.images
+    frame, boxes, scores = proposals.frame, proposals.boxes, proposals.scores
+    corners: Tensor | None = None
+    for _ in range(1 + params.refine):
+        boxes, inside = clipped(boxes, images)
+        frame = frame[inside]
+        scores, boxes, corners = judge(images, frame, boxes[inside])
+        boxes = boxes.round() if params.whole_pixels else boxes
+        kept = (scores > params.thresholds[1]).nonzero().squeeze(1)
+        kept = kept[nms(boxes[kept], scores[kept], frame[kept], params.nms[2], params.nms_onet)]
+        frame, boxes, scores = frame[kept], boxes[kept], scores[kept]
+        corners = None if corners is None else corners[kept]
+    boxes, inside = clipped(boxes, images)
+    corners = None if corners is None else corners[inside]
+    return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
+
+
+def clipped(boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes cut at the frame's border, and the rows of those of which a pixel or more is left."""
     height, width = images.shape[1:3]
     limit = boxes.new_tensor([width, height, width, height])
