@@ -110,7 +110,8 @@ class Evaluate:
 
     It prints tables and leaves `report.html` in the stage's folder. A picture that cannot be decoded is named and
     counts in no rate; where a component fails at one, its plates count as missed.
-    Raises LprfError where the recipe reads pictures of one plate each, and the dataset has others.
+    Raises LprfError where the recipe reads pictures of one plate each, and the dataset has others; where no picture
+    can be decoded.
     """
 
     def __init__(self, params: EvaluateParams, context: Context):
@@ -130,6 +131,11 @@ class Evaluate:
         self.given = "Detections" in {port.type for port in graph.source_node.component.all_outputs().values()}
         self.worst = {kind: Worst(self.params.failures) for kind in ("misread", "missed", "false")}
         seen, summary = self._see(graph, dataset)
+        if seen.unread and not seen.pictures:
+            first = seen.unread[0]
+            raise LprfError(
+                f"none of the {len(seen.unread)} pictures could be read, such as {first['source']}: {first['reason']}"
+            )
         content = {
             "summary": {},
             **self._measured(seen),
