@@ -144,7 +144,7 @@ def _type(annotation: Any) -> str:
         return (
             "mapping {" + ", ".join(f"{key}: {_type(f.annotation)}" for key, f in annotation.model_fields.items()) + "}"
         )
-    names = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null"}
+    names = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null", Any: "anything"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
