@@ -19,6 +19,7 @@ OK, SOME_FAILED, WRONG, UNEXPECTED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 
 VERBS: dict[str, dict[str, str]] = {
     "Reading and training": {
         "run": "run a recipe: read plates, train networks, measure",
+        "bench": "time a recipe: each node, throughput, memory; alone or against another",
         "runs": "list training runs, their stages and what they scored",
     },
     "Recipes": {

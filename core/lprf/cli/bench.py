@@ -1,0 +1,93 @@
+"""`lprf bench`: how fast a recipe is, node by node, alone or against another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lprf.cli.common import add_recipe_arguments, columns, load
+
+EXAMPLES = """\
+Sinks are off. One pass over the source warms up, then each of --passes counts; two recipes take turns.
+
+Examples:
+  lprf bench read-plates -s images.path=photos/
+  lprf bench read-plates -s runtime.batch=1 --passes 10
+  lprf bench read-plates --vs seed-compatible -s images.path=photos/ --vs-set images.path=photos/
+  lprf bench read-plates --json bench.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(parser)
+    parser.add_argument("--vs", metavar="RECIPE", help="another recipe, timed in turn with the first")
+    parser.add_argument(
+        "--vs-set", action="append", default=[], metavar="NODE.KEY=VALUE", help="an override of the other recipe"
+    )
+    parser.add_argument("--passes", type=_positive, default=5, metavar="N", help="passes that count (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured here, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load(args)
+    other = None
+    if args.vs is not None:
+        other = load(argparse.Namespace(recipe=args.vs, set=args.vs_set, plugin=args.plugin))
+    from lprf.bench import bench
+    from lprf.files import replacing
+
+    report = bench(recipe, other, args.passes, lambda line: print(line, file=sys.stderr, flush=True))
+    for side in report["sides"]:
+        print(_side(side))
+    if "ratio" in report:
+        print(_ratio(report))
+    if report["host_peak_bytes"]:
+        print(f"peak memory of the process: {report['host_peak_bytes'] / 2**20:.0f} MiB")
+    if args.json is not None:
+        with replacing(args.json) as beside:
+            beside.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+        print(f"written: {args.json}", file=sys.stderr)
+    return 1 if any(side["failed"] for side in report["sides"]) else 0
+
+
+def _side(side: dict[str, Any]) -> str:
+    rows = [["", "median ms", "95 % ms"]]
+    for node, spread in {**side["nodes_ms"], "a batch": side["batch_ms"]}.items():
+        rows.append([node, f"{spread['median']:.2f}", f"{spread['p95']:.2f}"])
+    names = ", ".join(f"{item['name']} {item['sha256'][:12]}" for item in side["weights"].values())
+    lines = [
+        f"{side['recipe']} on {side['device']}, batches of {side['batch']}; {names}",
+        columns(rows),
+        f"{side['pictures']} pictures, {side['plates']} plates, {side['failed']} failed; "
+        f"{side['pictures_a_second']:.1f} pictures and {side['plates_a_second']:.1f} plates a second, "
+        f"{100 * side['waited_share']:.0f} % of the time waiting for pictures",
+    ]
+    if side["gpu_peak_bytes"] is not None:
+        lines.append(f"peak GPU memory: {side['gpu_peak_bytes'] / 2**20:.0f} MiB")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(report: dict[str, Any]) -> str:
+    one, other = (side["recipe"] for side in report["sides"])
+    ratios = report["ratios"]
+    found = report["differences"]
+    lines = [
+        f"{one} is {report['ratio']:.2f} times as fast as {other} (pair by pair {min(ratios):.2f} to {max(ratios):.2f})"
+    ]
+    if found["differing"]:
+        lines.append(f"their answers differ on {found['differing']} of {found['pictures']} pictures:")
+        for item in found["first"]:
+            lines.append(f"  {item['source']}: {', '.join(item['one']) or '-'} | {', '.join(item['other']) or '-'}")
+    else:
+        lines.append(f"their answers are the same on all {found['pictures']} pictures with plates")
+    return "\n".join(lines)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
