@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -301,9 +302,9 @@ def _signature(function: Any) -> str:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f" = {field.default!r}" if not inspect.isclass(field.default) else f" = {field.default.__name__}"
-    return (
-        " = {}" if field.default_factory is dict else " = …" if field.default_factory is not dataclasses.MISSING else ""
-    )
+    if field.default_factory is dataclasses.MISSING:
+        return ""
+    return " = {}" if field.default_factory is dict else " = …"
 
 
 # Text
@@ -320,7 +321,7 @@ def _prose(docstring: str, indent: str = "") -> str:
         lines = paragraph.splitlines()
         if all(line.startswith("    ") for line in lines):
             blocks.append(paragraph)
-        elif all(line.startswith("- ") or line.startswith("  ") for line in lines):
+        elif all(line.startswith(("- ", "  ")) for line in lines):
             blocks.append("\n".join(map(_plain, lines)))
         else:
             blocks.append("\n".join(_described(lines)))
@@ -334,7 +335,7 @@ _DESCRIBED = re.compile(r"([a-z_`][\w`.*]*(?:(?:, | and )[a-z_`][\w`.*]*)*): (?=
 def _described(lines: Iterable[str]) -> Iterator[str]:
     """Lines of a paragraph; from the first `name: …` on, as items of a list."""
     inside, first = False, True
-    for line in (part for line in lines for part in _NEXT.split(line)):
+    for line in itertools.chain.from_iterable(map(_NEXT.split, lines)):
         match = _DESCRIBED.fullmatch(line)
         if match:
             if not inside and not first:

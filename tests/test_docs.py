@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import docs_reference
 import pytest
 import yaml
 
+import docs_reference
 from lprf import cli, hooks
 from lprf.component import KINDS
 from lprf.errors import RecipeError
