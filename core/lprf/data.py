@@ -118,6 +118,7 @@ class Readings:
     confidences: float32 [N], the probability of the text, summed over alignments, in 0 to 1.
     characters: N lists, one probability a character of the text.
     alternatives: N lists of (text, confidence), most probable first, the text itself included.
+    fits: N booleans, whether the text fits the plate format that was asked for; None where none was.
     """
 
     plates: Plates
@@ -126,6 +127,7 @@ class Readings:
     confidences: Tensor
     characters: list[list[float]]
     alternatives: list[list[tuple[str, float]]]
+    fits: list[bool] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -137,6 +139,7 @@ class Reading:
 
     box: x1 y1 x2 y2, pixels of the frame, half-open. corners: four (x, y), TL TR BR BL, or None.
     detection_score: None where the box was given and not detected.
+    fits: whether the text fits the plate format that was asked for; None where none was.
     """
 
     source: str
@@ -149,9 +152,10 @@ class Reading:
     box: tuple[float, float, float, float]
     detection_score: float | None
     corners: list[tuple[float, float]] | None
+    fits: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The reading as JSON's types, in the order in which a line of `core.jsonl` has them."""
+        """The reading as JSON's types, in the order in which a line of `core.jsonl` has them; `fits` if it is known."""
         return {
             "source": self.source,
             "frame": self.frame,
@@ -163,6 +167,7 @@ class Reading:
             "box": [round(value, 2) for value in self.box],
             "detection_score": None if self.detection_score is None else round(self.detection_score, 4),
             "corners": None if self.corners is None else [[round(x, 2), round(y, 2)] for x, y in self.corners],
+            **({} if self.fits is None else {"fits": self.fits}),
         }
 
 
@@ -198,6 +203,7 @@ def readings_by_frame(value: Detections | Readings) -> list[list[Reading]]:
                 corners=None
                 if corners is None or any(math.isnan(x) for point in corners[row] for x in point)
                 else [(x, y) for x, y in corners[row]],
+                fits=found.fits[r] if found is not None and found.fits is not None and r is not None else None,
             )
         )
     return result

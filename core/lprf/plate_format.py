@@ -152,8 +152,8 @@ def _checked(name: str, file: _File, located: source.Located) -> PlateFormat:
     for key, characters in file.classes.items():
         if strange := "".join(c for c in characters if c not in file.alphabet) or ("" if characters else "nothing"):
             wrong(("classes", key), f"has {strange}, which the alphabet has not")
-    for i, group in enumerate(file.look_alikes):
-        if strange := "".join(c for c in group if c not in file.alphabet):
+    for i, alike in enumerate(file.look_alikes):
+        if strange := "".join(c for c in alike if c not in file.alphabet):
             wrong(("look_alikes", i), f"has {strange}, which the alphabet has not")
     patterns: list[Pattern] = []
     for key, groups in file.patterns.items():
@@ -168,11 +168,12 @@ def _checked(name: str, file: _File, located: source.Located) -> PlateFormat:
             choices.append([sum(some, ()) for some in itertools.islice(itertools.product(*slots), MAX_PATTERNS + 1)])
             if not group:
                 wrong(("patterns", key, i), "an empty group")
+        odd = False  # whether this pattern has a length that cannot be read
         for chosen in itertools.islice(itertools.product(*choices), MAX_PATTERNS + 1):
             joined = sum(chosen, ())
-            if not 1 <= len(joined) <= MAX_LENGTH:
+            if not 1 <= len(joined) <= MAX_LENGTH and not odd:
+                odd = True
                 wrong(("patterns", key), f"a plate of {len(joined)} characters; 1 to {MAX_LENGTH} can be read")
-                break
             patterns.append(Pattern(key, joined, tuple(len(group) for group in chosen)))
     if len(patterns) > MAX_PATTERNS:
         wrong(("patterns",), f"more than {MAX_PATTERNS} patterns once repetitions are written out")

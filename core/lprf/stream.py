@@ -187,6 +187,7 @@ def split(value: Any) -> list[Any]:
                 confidences,
                 value.characters[end - len(plate) : end],
                 value.alternatives[end - len(plate) : end],
+                None if value.fits is None else value.fits[end - len(plate) : end],
             )
             for parent, plate, confidences, start, end in parts
         ]

@@ -16,7 +16,8 @@ from torch import Tensor
 from lprf.plate_format import PlateFormat
 
 NEVER = -1e30  # a log-probability; infinities would give NaN in differences
-CLASSES = 12  # of every time step, the beam follows so many of the most probable
+CLASSES = 12  # of every time step, the beam follows so many of the most probable, or `width` if that is more
+NOBODY, NOTHING = -2, -1  # the names of a beam that holds no prefix, and of what it would be without a character
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Texts:
 
 
 class Grammar:
-    """A plate format over an alphabet, as bits: bit p of a mask says that pattern p is still possible."""
+    """A plate format over an alphabet, as bits: bit p of a mask says that pattern p is still possible.
+
+    writable: whether there is a pattern that the alphabet can write.
+    """
 
     def __init__(self, plate_format: PlateFormat, alphabet: str, device: torch.device):
         self.whole = (1 << len(plate_format.patterns)) - 1
@@ -45,6 +49,9 @@ class Grammar:
                 for code, character in enumerate(alphabet):
                     if character in slot:
                         allowed[place][code] |= 1 << bit
+        self.writable = any(
+            all(set(slot) & set(alphabet) for slot in pattern.slots) for pattern in plate_format.patterns
+        )
         self.allowed = torch.tensor(allowed, device=device)
         self.ends = torch.tensor(ends, device=device)
 
@@ -77,63 +84,69 @@ def ctc_beam(log_p: Tensor, width: int, grammar: Grammar | None = None) -> Texts
     """
     n, steps, classes = log_p.shape
     device, blank = log_p.device, classes - 1
-    some = min(CLASSES, blank)
+    some = min(max(CLASSES, width), blank)
+    top_values, top_characters = log_p[:, :, :blank].topk(some, 2)
+    rows = torch.arange(n, device=device)[:, None]
     codes = torch.full((n, width, steps), blank, device=device)
     lengths = torch.zeros(n, width, dtype=torch.int64, device=device)
-    names = torch.zeros(n, width, dtype=torch.int64, device=device)  # a hash of each prefix
     last = torch.full((n, width), blank, device=device)
     masks = torch.full((n, width), grammar.whole if grammar else 1, device=device)
+    names = torch.full((n, width), NOBODY, device=device)  # a hash of each prefix
+    shorter = torch.full((n, width), NOTHING, device=device)  # that of the prefix without its last character
+    names[:, 0] = 0
     ends_blank = log_p.new_full((n, width), NEVER)  # log-probability of the prefix by paths that end in a blank
     ends_blank[:, 0] = 0
     ends_last = log_p.new_full((n, width), NEVER)  # by paths that end in its last character
-    names[:, 1:] = -torch.arange(1, width, device=device)  # beams that are not there yet are all different
     for t in range(steps):
-        now = log_p[:, t]
+        now, value, character = log_p[:, t], top_values[:, t, None], top_characters[:, t, None]
         both = torch.logaddexp(ends_blank, ends_last)
-        stay_blank = both + now[:, blank, None]
-        stay_last = torch.where(lengths > 0, ends_last + now.gather(1, last), NEVER)
-        value, character = now[:, :blank].topk(some, 1)  # [N, M]
+        stay_blank = both + now[:, blank:]
+        now_last = now.gather(1, last)
+        stay_last = (ends_last + now_last).masked_fill(lengths == 0, NEVER)
+        # where beam j is beam i and one more character, what i gives to it goes into j
+        grows_into = names[:, None] == shorter[:, :, None]  # [N, j, i]
+        i = grows_into.byte().argmax(2)
+        given = torch.where(last.gather(1, i) == last, ends_blank.gather(1, i), both.gather(1, i)) + now_last
+        stay_last = torch.logaddexp(stay_last, given.masked_fill(~grows_into.any(2), NEVER))
         # a character like the last one needs a blank between
-        source = torch.where(character[:, None] == last[:, :, None], ends_blank[:, :, None], both[:, :, None])
-        grown = source + value[:, None]  # [N, K, M]
-        grown_names = names[:, :, None] * 1_000_003 + character[:, None] + 1
+        repeats = last[:, :, None] == character  # [N, K, M]
+        grown = torch.where(repeats, ends_blank[:, :, None], both[:, :, None]) + value
+        grown_masks = masks[:, :, None].expand_as(grown)
         if grammar is not None:
-            grown_masks = grammar.step(masks[:, :, None], lengths[:, :, None], character[:, None].expand_as(grown))
-            grown = torch.where(grown_masks == 0, NEVER, grown)
-        else:
-            grown_masks = masks[:, :, None].expand_as(grown)
-        flat, flat_names = grown.flatten(1), grown_names.flatten(1)
-        # a grown prefix that another beam already is goes into that one
-        same = flat_names[:, None] == names[:, :, None]  # [N, K, K * M]
-        stay_last = torch.logaddexp(stay_last, torch.where(same, flat[:, None], NEVER).logsumexp(2))
-        flat = torch.where(same.any(1), NEVER, flat)
-        score = torch.cat([torch.logaddexp(stay_blank, stay_last), flat], 1)
-        chosen = score.topk(width, 1).indices
+            grown_masks = grammar.step(grown_masks, lengths[:, :, None], character.expand_as(grown))
+            grown = grown.masked_fill(grown_masks == 0, NEVER)
+        there = grows_into.mT.float() @ repeats.float() > 0  # that prefix is a beam already
+        grown = grown.masked_fill(there, NEVER)
+        score, chosen = torch.cat([torch.logaddexp(stay_blank, stay_last), grown.flatten(1)], 1).topk(width, 1)
         is_new = chosen >= width
-        parent = torch.where(is_new, (chosen - width).clamp(min=0) // some, chosen)
         which = (chosen - width).clamp(min=0)
-        added = character.gather(1, which % some)
-        ends_blank = torch.where(is_new, NEVER, stay_blank.gather(1, parent))
-        ends_last = torch.where(is_new, flat.gather(1, which), stay_last.gather(1, parent))
-        codes = codes.gather(1, parent[:, :, None].expand_as(codes))
-        at = lengths.gather(1, parent)
-        place = at.clamp(max=steps - 1)[:, :, None]
-        codes.scatter_(2, place, torch.where(is_new[:, :, None], added[:, :, None], codes.gather(2, place)))
-        lengths = at + is_new
-        names = torch.where(is_new, flat_names.gather(1, which), names.gather(1, parent))
-        last = torch.where(is_new, added, last.gather(1, parent))
+        parent = torch.where(is_new, which // some, chosen)
+        added = character[:, 0].gather(1, which % some)
+        ends_last = torch.where(is_new, grown.flatten(1).gather(1, which), stay_last.gather(1, parent))
+        ends_blank = stay_blank.gather(1, parent).masked_fill(is_new, NEVER)
         masks = torch.where(is_new, grown_masks.flatten(1).gather(1, which), masks.gather(1, parent))
+        before, at = names.gather(1, parent), lengths.gather(1, parent)
+        shorter = torch.where(is_new, before, shorter.gather(1, parent))
+        names = torch.where(is_new, before * 1_000_003 + added + 1, before)
+        last = torch.where(is_new, added, last.gather(1, parent))
+        lengths = at + is_new
+        codes = codes[rows, parent]
+        codes.scatter_(2, (lengths - 1).clamp(min=0)[:, :, None], last[:, :, None])  # as it was, where nothing is new
+        nobody = score <= NEVER / 2  # fewer texts than beams: these must not be taken for one of them
+        names, shorter = names.masked_fill(nobody, NOBODY), shorter.masked_fill(nobody, NOTHING)
     found = torch.logaddexp(ends_blank, ends_last) > NEVER / 2
     if grammar is not None:
         found &= grammar.ended(masks, lengths)
     exact = _exact(log_p, codes, lengths)
-    return _sorted(codes, lengths, torch.where(found, exact.log_p, NEVER))
+    return _sorted(codes, lengths, exact.log_p.masked_fill(~found, NEVER))
 
 
 def _exact(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Texts:
     """Each text's log-probability, summed over its alignments by CTC's forward algorithm."""
     n, k, longest = codes.shape
     steps = log_p.shape[1]
+    if n == 0:  # which ctc_loss refuses
+        return Texts(codes, lengths, log_p.new_zeros(n, k))
     rows = log_p.transpose(0, 1).repeat_interleave(k, 1)
     all_steps = torch.full((n * k,), steps, device=log_p.device)
     cost = F.ctc_loss(rows, codes.reshape(n * k, longest), all_steps, lengths.reshape(-1), log_p.shape[2] - 1, "none")
@@ -141,15 +154,30 @@ def _exact(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Texts:
 
 
 def slots_greedy(log_p: Tensor) -> Texts:
-    """The most probable class of each slot, up to the first blank."""
-    return slots_beam(log_p, 1)
+    """The most probable class of each slot, up to the first blank; one text a plate."""
+    blank = log_p.shape[2] - 1
+    value, codes = log_p.max(2)
+    after = (codes == blank).cumsum(1)  # 0 before the first blank, 1 from it on
+    counted = after - (codes == blank).long() == 0  # the characters, and the blank that ends them
+    codes, lengths = codes.masked_fill(after > 0, blank), (after == 0).sum(1)
+    return Texts(codes[:, None], lengths[:, None], (value * counted).sum(1, keepdim=True))
 
 
 def slots_beam(log_p: Tensor, width: int, grammar: Grammar | None = None) -> Texts:
-    """The `width` most probable texts; a text's probability is that of its characters and of the blank after them."""
+    """The `width` most probable texts; a text's probability is that of its characters and of the blank after them.
+
+    Without a grammar they are exactly those: what is followed is chosen by the best that may still become of it.
+    """
     n, slots, classes = log_p.shape
     device, blank = log_p.device, classes - 1
-    many = min(CLASSES, blank) + 1
+    some = min(max(CLASSES, width), blank)
+    top_values, top_characters = log_p[:, :, :blank].topk(some, 2)
+    top_values = torch.cat([top_values, log_p[:, :, blank:]], 2)  # the end is always possible
+    top_characters = F.pad(top_characters, (0, 1), value=blank)
+    rest = [log_p.new_zeros(n)]  # the log-probability of the best way on from each slot, last slot first
+    for t in range(slots - 1, 0, -1):
+        rest.append(torch.maximum(log_p[:, t, blank], top_values[:, t, 0] + rest[-1]))
+    rows = torch.arange(n, device=device)[:, None]
     codes = torch.full((n, width, slots), blank, device=device)
     lengths = torch.zeros(n, width, dtype=torch.int64, device=device)
     masks = torch.full((n, width), grammar.whole if grammar else 1, device=device)
@@ -157,32 +185,31 @@ def slots_beam(log_p: Tensor, width: int, grammar: Grammar | None = None) -> Tex
     total = log_p.new_full((n, width), NEVER)
     total[:, 0] = 0
     for t in range(slots):
-        value, character = log_p[:, t, :blank].topk(many - 1, 1)
-        value = torch.cat([value, log_p[:, t, blank:]], 1)  # the end is always possible
-        character = F.pad(character, (0, 1), value=blank)
-        grown = torch.where(ended[:, :, None], NEVER, total[:, :, None] + value[:, None])
-        which_class = character[:, None].expand_as(grown)
+        grown = total.masked_fill(ended, NEVER)[:, :, None] + top_values[:, t, None]  # [N, K, M + 1]
+        character = top_characters[:, t, None].expand_as(grown)
+        grown_masks = masks[:, :, None].expand_as(grown)
         if grammar is not None:
-            stops = which_class == blank
-            further = grammar.step(masks[:, :, None], lengths[:, :, None], which_class)
-            grown_masks = torch.where(stops, masks[:, :, None], further)
-            allowed = torch.where(stops, grammar.ended(masks, lengths)[:, :, None], grown_masks != 0)
-            grown = torch.where(allowed, grown, NEVER)
-        else:
-            grown_masks = masks[:, :, None].expand_as(grown)
-        score = torch.cat([torch.where(ended, total, NEVER), grown.flatten(1)], 1)
-        total, chosen = score.topk(width, 1)
+            stops = character == blank
+            further = grammar.step(grown_masks, lengths[:, :, None], character)
+            allowed = torch.where(stops, grammar.ended(masks, lengths)[:, :, None], further != 0)
+            grown_masks = torch.where(stops, grown_masks, further)
+            grown = grown.masked_fill(~allowed, NEVER)
+        hope = grown.clone()
+        hope[:, :, :-1] += rest[slots - 1 - t][:, None, None]
+        stay = total.masked_fill(~ended, NEVER)
+        chosen = torch.cat([stay, hope.flatten(1)], 1).topk(width, 1).indices
+        total = torch.cat([stay, grown.flatten(1)], 1).gather(1, chosen)
         is_new = chosen >= width
         which = (chosen - width).clamp(min=0)
-        parent = torch.where(is_new, which // many, chosen)
-        added = torch.where(is_new, which_class.flatten(1).gather(1, which), blank)
-        codes = codes.gather(1, parent[:, :, None].expand_as(codes))
+        parent = torch.where(is_new, which // (some + 1), chosen)
+        added = character.flatten(1).gather(1, which).masked_fill(~is_new, blank)
+        masks = torch.where(is_new, grown_masks.flatten(1).gather(1, which), masks.gather(1, parent))
+        codes = codes[rows, parent]
         codes[:, :, t] = added
         lengths = lengths.gather(1, parent) + (added != blank)
-        masks = torch.where(is_new, grown_masks.flatten(1).gather(1, which), masks.gather(1, parent))
         ended = ended.gather(1, parent) | (added == blank)
     if grammar is not None:
-        total = torch.where(ended | grammar.ended(masks, lengths), total, NEVER)
+        total = total.masked_fill(~(ended | grammar.ended(masks, lengths)), NEVER)
     return _sorted(codes, lengths, total.clamp(min=NEVER))
 
 

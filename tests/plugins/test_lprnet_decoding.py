@@ -1,0 +1,216 @@
+"""Decoding against float64: every alignment and every text enumerated, and the textbook prefix beam search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lprf.plate_format import Pattern, PlateFormat
+from lprf_lprnet import decoding
+from lprf_lprnet.decoding import Grammar, Texts, strings
+
+CPU = torch.device("cpu")
+
+
+def log_probabilities(n: int, steps: int, classes: int, seed: int, sharpness: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, steps, classes, generator=generator) * sharpness).log_softmax(2)
+
+
+def found(texts: Texts, row: int, alphabet: str) -> list[tuple[str, float]]:
+    """Texts with their probabilities, as they come."""
+    of = zip(*(x[row].tolist() for x in (texts.codes, texts.lengths, texts.log_p.exp())), strict=True)
+    return [(strings(codes, length, alphabet), p) for codes, length, p in of if p > 0]
+
+
+def all_texts(log_p: Tensor, alphabet: str) -> dict[str, float]:
+    """One plate's texts with the sum over their alignments, by going through all of them."""
+    p, blank = log_p.double().exp().numpy(), log_p.shape[1] - 1
+    sums: dict[str, float] = defaultdict(float)
+    for path in itertools.product(range(blank + 1), repeat=len(p)):
+        text = "".join(alphabet[code] for code, _ in itertools.groupby(path) if code != blank)
+        sums[text] += math.prod(p[t, code] for t, code in enumerate(path))
+    return sums
+
+
+def textbook_beam(log_p: Tensor, width: int, alphabet: str) -> list[str]:
+    """Prefix beam search as it is written in Hannun et al., a dictionary of prefixes, float64."""
+    p, blank = log_p.double().exp().numpy(), log_p.shape[1] - 1
+    beams = {"": (1.0, 0.0)}
+    for now in p:
+        after: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for text, (by_blank, by_last) in beams.items():
+            after[text][0] += (by_blank + by_last) * now[blank]
+            for code, character in enumerate(alphabet):
+                if text.endswith(character):
+                    after[text][1] += by_last * now[code]
+                    after[text + character][1] += by_blank * now[code]
+                else:
+                    after[text + character][1] += (by_blank + by_last) * now[code]
+        best = sorted(after, key=lambda text: -sum(after[text]))[:width]
+        beams = {text: (after[text][0], after[text][1]) for text in best}
+    return list(beams)
+
+
+def plate_format(*patterns: str, alphabet: str) -> PlateFormat:
+    """Slots apart by spaces: "ab a ab" is three characters."""
+    split = [tuple(pattern.split()) for pattern in patterns]
+    return PlateFormat("test", "", alphabet, tuple(Pattern(" ".join(s), s, (len(s),)) for s in split))
+
+
+def texts_by_slot(log_p: Tensor, alphabet: str) -> dict[str, float]:
+    """One plate's texts with their probabilities: characters, then the blank, if there is a slot left for it."""
+    p = log_p.double().exp().numpy()
+    texts = {}
+    for length in range(len(p) + 1):
+        for codes in itertools.product(range(len(alphabet)), repeat=length):
+            value = math.prod(p[i, code] for i, code in enumerate(codes))
+            texts["".join(alphabet[code] for code in codes)] = value * (p[length, -1] if length < len(p) else 1)
+    return texts
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+def test_ctc_probabilities_are_summed_over_all_alignments(sharpness: float) -> None:
+    log_p = log_probabilities(6, 5, 4, 1, sharpness)
+    greedy, beam = decoding.ctc_greedy(log_p), decoding.ctc_beam(log_p, 64)
+    for row in range(6):
+        truth = all_texts(log_p[row], "abc")
+        for text, p in [*found(greedy, row, "abc"), *(texts := found(beam, row, "abc"))]:
+            assert p == pytest.approx(truth[text], rel=1e-4), text
+        assert len({text for text, _ in texts}) == len(texts), "a text twice"
+        best = sorted(truth, key=lambda text: -truth[text])[:10]
+        assert [text for text, _ in texts[:10]] == best
+
+
+def test_a_wide_beam_finds_every_text() -> None:
+    log_p = log_probabilities(4, 4, 3, 2)
+    for row in range(4):
+        truth = all_texts(log_p[row], "ab")
+        assert dict(found(decoding.ctc_beam(log_p, 64), row, "ab")) == pytest.approx(dict(truth), rel=1e-4)
+
+
+def test_ctc_beam_is_the_textbooks() -> None:
+    """With as many classes and time steps as plates have; by texts, as the textbook's sums lack pruned paths."""
+    alphabet = "".join(chr(ord("A") + i) for i in range(40))
+    log_p = log_probabilities(12, 18, 41, 3, 3.0)
+    log_p[:, ::2, 40] += 4  # blanks between characters, as a trained network puts them
+    log_p = log_p.log_softmax(2)
+    beam = decoding.ctc_beam(log_p, 8)
+    same = 0
+    for row in range(12):
+        texts = [text for text, _ in found(beam, row, alphabet)]
+        textbook = textbook_beam(log_p[row], 8, alphabet)
+        assert len(set(texts)) == 8
+        same += len(set(texts) & set(textbook))
+        assert texts[0] in textbook and textbook[0] in texts[:2]
+    assert same >= 92  # of 96: the last places may differ where sums of float32 are close
+
+
+def test_a_character_on_the_first_time_step_is_kept() -> None:
+    logits = torch.full((1, 6, 4), -9.0)
+    for t, code in enumerate([0, 1, 1, 3, 1, 3]):
+        logits[0, t, code] = 9
+    log_p = logits.log_softmax(2)
+    for texts in (decoding.ctc_greedy(log_p), decoding.ctc_beam(log_p, 4)):
+        text, p = found(texts, 0, "abc")[0]
+        assert text == "abb" and p > 0.99
+    characters = decoding.ctc_characters(log_p, texts.codes[:, 0], texts.lengths[:, 0])
+    assert bool((characters[0, :3] > 0.99).all())
+
+
+def test_characters_have_the_probability_of_their_best_time_step() -> None:
+    log_p = log_probabilities(8, 5, 4, 4)
+    texts = decoding.ctc_beam(log_p, 4)
+    characters = decoding.ctc_characters(log_p, texts.codes[:, 0], texts.lengths[:, 0])
+    for row in range(8):
+        text = texts.codes[row, 0, : int(texts.lengths[row, 0])].tolist()
+        p = log_p[row].double().exp().numpy()
+        best, at = -1.0, ()
+        for path in itertools.product(range(4), repeat=5):
+            runs = [(code, len(list(run))) for code, run in itertools.groupby(path)]
+            value = math.prod(p[t, code] for t, code in enumerate(path))
+            if [code for code, _ in runs if code != 3] == text and value > best:
+                best, at = value, tuple(runs)
+        expected, t = [], 0
+        for code, count in at:
+            if code != 3:
+                expected.append(max(p[t : t + count, code]))
+            t += count
+        assert characters[row, : len(text)].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_plates_and_one_class() -> None:
+    for decode in (decoding.ctc_greedy, decoding.slots_greedy):
+        assert decode(torch.zeros(0, 5, 4)).codes.shape == (0, 1, 5)
+    for search in (decoding.ctc_beam, decoding.slots_beam):
+        assert search(torch.zeros(0, 5, 4), 3).codes.shape == (0, 3, 5)
+        texts = search(torch.full((1, 3, 2), 0.5).log(), 8)
+        assert sum(p for _, p in found(texts, 0, "a")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("decoder", ["ctc", "slots"])
+def test_a_format_gives_the_most_probable_texts_that_fit(decoder: str) -> None:
+    form = plate_format("a bc", "bc ab c", "c c", alphabet="abc")
+    log_p = log_probabilities(30, 4, 4, 5, 1.5)
+    grammar = Grammar(form, "abc", CPU)
+    texts = (decoding.ctc_beam if decoder == "ctc" else decoding.slots_beam)(log_p, 64, grammar)
+    for row in range(30):
+        truth = (all_texts if decoder == "ctc" else texts_by_slot)(log_p[row], "abc")
+        fitting = {text: p for text, p in truth.items() if form.fits(text)}
+        got = found(texts, row, "abc")
+        assert dict(got) == pytest.approx(fitting, rel=1e-4)
+        assert [p for _, p in got] == sorted((p for _, p in got), reverse=True)
+
+
+def test_a_narrow_beam_with_few_texts_gives_none_twice() -> None:
+    """Where a format leaves fewer texts than beams, an empty beam must not come to life as another's twin."""
+    grammar = Grammar(plate_format("a b", "a b a", alphabet="abcdefgh"), "abcdefgh", CPU)
+    for search in (decoding.ctc_beam, decoding.slots_beam):
+        texts = search(log_probabilities(50, 12, 9, 6, 1.0), 8, grammar)
+        for row in range(50):
+            assert sorted(text for text, _ in found(texts, row, "abcdefgh")) == ["ab", "aba"]
+
+
+def test_sixty_two_patterns_and_codes_beyond_the_longest() -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    form = plate_format(*(f"{letter} {letter}" for letter in letters), alphabet=letters)
+    grammar = Grammar(form, letters, CPU)
+    texts = decoding.slots_beam(log_probabilities(4, 3, 63, 7), 8, grammar)
+    for row in range(4):
+        assert all(len(text) == 2 and text[0] == text[1] for text, _ in found(texts, row, letters))
+
+
+def test_a_format_may_be_beyond_the_alphabet() -> None:
+    assert not Grammar(plate_format("x a", alphabet="abx"), "ab", CPU).writable
+    assert Grammar(plate_format("x a", "xb a", alphabet="abx"), "ab", CPU).writable
+
+
+@pytest.mark.parametrize("width", [1, 3, 5])
+@pytest.mark.parametrize("sharpness", [0.3, 2.0])
+def test_slots_give_exactly_the_most_probable_texts(width: int, sharpness: float) -> None:
+    log_p = log_probabilities(40, 3, 5, 8, sharpness)
+    texts = decoding.slots_beam(log_p, width)
+    for row in range(40):
+        truth = texts_by_slot(log_p[row], "abcd")
+        got = found(texts, row, "abcd")
+        assert [p for _, p in got] == pytest.approx(sorted(truth.values(), reverse=True)[:width], rel=1e-4)
+        assert all(p == pytest.approx(truth[text], rel=1e-4) for text, p in got)
+
+
+def test_slots_greedily() -> None:
+    log_p = log_probabilities(40, 4, 5, 9)
+    texts = decoding.slots_greedy(log_p)
+    characters = decoding.slots_characters(log_p, texts.codes[:, 0])
+    for row in range(40):
+        best = log_p[row].argmax(1).tolist()
+        expected = "".join("abcd"[code] for code in itertools.takewhile(lambda code: code != 4, best))
+        [(text, p)] = found(texts, row, "abcd")
+        assert text == expected and p == pytest.approx(texts_by_slot(log_p[row], "abcd")[text], rel=1e-4)
+        each = np.exp(log_p[row].double().numpy().max(1))[: len(text)]
+        assert characters[row, : len(text)].tolist() == pytest.approx(each.tolist(), rel=1e-4)
