@@ -140,12 +140,14 @@ def run(
     for name in force:
         if name not in stages:
             raise LprfError(f"there is no stage '{name}'{suggest(name, stages) or '; there are ' + ', '.join(stages)}")
+    threads = torch.get_num_threads()
     with _console(), torch.random.fork_rng():
         runner = _Runner(recipe, recipe.plugins if plugins is None else plugins, Path(root), force, command)
         try:
             return runner.plan() if dry_run else runner.run()
         finally:
             distributed.stop()
+            torch.set_num_threads(threads)
 
 
 def resume_command(recipe: Recipe) -> str:
@@ -161,6 +163,7 @@ class _Runner:
         self.recipe, self.plugins = recipe, plugins
         self.folder = root / recipe.name
         self.force = force
+        self.forced = self._forced()
         self.command = command or resume_command(recipe)
         if recipe.runtime.threads is not None:
             torch.set_num_threads(recipe.runtime.threads)
@@ -172,11 +175,11 @@ class _Runner:
     def plan(self) -> RunResult:
         """What would run, and why."""
         self._make_datasets()
-        found, forced = [], self._forced()
+        found = []
         for node in self._stages():
             stage = self._stage(node)
             done = read_done(stage.folder)
-            if done is not None and node.name not in forced:
+            if done is not None and node.name not in self.forced:
                 stage = dataclasses.replace(stage, status="cached", seconds=done["seconds"], metrics=done["metrics"])
             else:
                 stage = dataclasses.replace(stage, reason=self._reason(node, stage))
@@ -186,11 +189,10 @@ class _Runner:
     def run(self) -> RunResult:
         self._make_datasets()
         stages = [(node, self._stage(node)) for node in self._stages()]
-        forced = self._forced()
         if distributed.is_main():
             # all of them now, so that a forced run that is cut short is not taken for a whole one
             for node, stage in stages:
-                if node.name in forced and stage.folder.is_dir():
+                if node.name in self.forced and stage.folder.is_dir():
                     self._clear(node, stage)
         distributed.barrier()
         done = [self._run_stage(node, stage) for node, stage in stages]
@@ -283,7 +285,7 @@ class _Runner:
         """Why a stage runs: what differs from the last time it was done."""
         if node.name in self.force:
             return "forced"
-        if (stage.folder / DONE).is_file():
+        if node.name in self.forced:
             return "follows from a stage that is forced"
         going_on = "goes on from its checkpoint; " if (stage.folder / CHECKPOINT).is_file() else ""
         last = latest_done(stage.folder.parent)
@@ -332,6 +334,8 @@ class _Runner:
             self.plugins.notify("lprf_stage_started", stage=stage)
         try:
             with _told(stage.folder), _log_to(stage.log if main else None):
+                if main:
+                    _sweep(stage.folder)
                 logger.info("%s: %s, %s; log in %s", node.name, node.uses, stage.reason, stage.log)
                 began = time.monotonic()
                 implementation = self._build(node, stage)
@@ -386,6 +390,9 @@ class _Runner:
         ports = node.component.all_inputs()
         inputs: dict[str, Any] = {}
         for port, refs in node.inputs.items():
+            for ref in refs:
+                if ref not in self.values:  # an optional output, such as those of core.audit
+                    raise LprfError(f"{node.name}: {ref} gives nothing here, as '{ref.node}' has no input for it")
             found = [self.values[ref] for ref in refs]
             inputs[port] = found if ports[port].many else found[0]
         return inputs | {name: self.values[ref] for name, ref in node.rebind.items()}
@@ -564,6 +571,13 @@ def _write_done(stage: Stage, outputs: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written beside a file (`lprf.files.replacing`); the lock is ours."""
+    for path in folder.glob(".*"):
+        if path.name != LOCK and path.is_file():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def _locked(lock: Lock, name: str) -> Iterator[bool]:
     """Hold the lock of a stage's folder; says so when another run has it, and waits."""
@@ -599,7 +613,7 @@ def _log_to(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     parent = logging.getLogger("lprf")
     parent.addHandler(handler)
@@ -612,6 +626,14 @@ def _log_to(path: Path | None) -> Iterator[None]:
         parent.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
+
+
+class _File(logging.FileHandler):
+    """A log on a disk that may be full: what does not fit is lost, and ends nothing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _Stderr(logging.StreamHandler[Any]):

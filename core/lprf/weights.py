@@ -223,8 +223,9 @@ def save(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mappin
     text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
     # Clones, because tensors that share memory are refused by the format.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(plain, metadata={"lprf": text})  # its save_file hides what the disk says
     with replacing(path) as beside:
-        safetensors.torch.save_file(plain, beside, metadata={"lprf": text})
+        beside.write_bytes(content)
     return Path(path)
 
 

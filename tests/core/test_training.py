@@ -22,7 +22,8 @@ from lprf.training import distributed
 from lprf.training.loop import TrainingDiverged, learning_rate, train
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# as many threads as here: sums are split among them, so that their number shows in the last bits
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def same(a: dict, b: dict) -> bool:
@@ -72,6 +73,7 @@ def test_interrupted_anywhere_the_weights_are_the_same(tmp_path: Path, accumulat
         assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder / name)] == drop
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> None:
     settings = json.dumps({"steps": 60, "pause": 0.01, "checkpoint_seconds": 0.05})
     whole, _ = fit(TinyParams(**json.loads(settings)), None)
@@ -89,6 +91,30 @@ def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> No
     assert same(whole.weights, torch.load(tmp_path / "weights.pt", weights_only=True))
 
 
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    params = TinyParams()
+    context = Context(torch.device("cpu"), torch.float32, None, node="tiny", folder=tmp_path, seed=7)
+    try:
+        torch.set_num_threads(2)
+        if torch.get_num_threads() != 2:
+            pytest.skip("there is but one core")
+        whole, _ = fit(params, None)
+        torch.manual_seed(7)
+        task = TinyTask(params)
+        interrupt_at(task, 20)
+        with pytest.raises(Interrupted):
+            train(task, params, context)
+        torch.set_num_threads(1)
+        cut, _ = fit(params, tmp_path)
+        assert torch.get_num_threads() == 1
+        other, _ = fit(params, None)
+    finally:
+        torch.set_num_threads(before)
+    assert same(whole.weights, cut.weights)
+    assert not same(whole.weights, other.weights), "the number of threads makes no difference here: test another task"
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     params = TinyParams(steps=25)
     none, _ = fit(params, None, workers=0)
@@ -96,6 +122,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert same(none.weights, two.weights)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(tmp_path: Path) -> None:
     # without batch norm, whose statistics are per process on CPU; with mining and dropout over the global batch
     settings = json.dumps({"norm": False, "steps": 40})

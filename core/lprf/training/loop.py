@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import itertools
 import json
 import logging
@@ -97,8 +98,12 @@ def train(task: Task, params: LoopParams, context: Context) -> Trained:
 
     Without a folder nothing is written. Raises TrainingDiverged; the batch is left in the folder for inspection.
     """
-    with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
-        return _Loop(task, params, context).run()
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
+            return _Loop(task, params, context).run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def learning_rate(params: LoopParams, step: int, steps: int) -> float:
@@ -362,8 +367,7 @@ class _Loop:
         if self.context.folder is not None:
             rank = distributed.share().rank
             path = self.context.folder / ("bad-batch.pt" if rank == 0 else f"bad-batch-{rank}.pt")
-            with replacing(path) as beside:
-                torch.save(_to(batch, torch.device("cpu")), beside)
+            _write(path, _to(batch, torch.device("cpu")))
             where = f"; the batch is in {path}"
         advice = "lower the learning rate, raise the warm-up, or look for broken labels"
         raise TrainingDiverged(f"{self.context.node or 'training'}: {reason}{where}: {advice}")
@@ -379,9 +383,9 @@ class _Loop:
             "ema": self.ema,
             "best": self.best,
             "task": self.task.state(),
+            "threads": torch.get_num_threads(),
         }
-        with replacing(self.context.folder / CHECKPOINT) as beside:
-            torch.save(content, beside)
+        _write(self.context.folder / CHECKPOINT, content)
 
     def _resume(self) -> None:
         """Take up the checkpoint in the folder, if there is one; every process reads the first one's."""
@@ -389,16 +393,26 @@ class _Loop:
         if not distributed.broadcast(path is not None and path.is_file()):
             return
         assert path is not None
+        anew = f"delete it to start {self.context.node or 'training'} anew"
         try:
             content = torch.load(path, map_location=self.device, weights_only=True)
+        except OSError:
+            raise
         except Exception as error:
-            raise LprfError(f"{path} cannot be read ({error}); delete it to start this stage anew") from error
-        self.at = _Progress(**content["progress"])
-        self.networks.load_state_dict(content["networks"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.ema, self.best = content["ema"], _host(content["best"]) if content["best"] is not None else None
-        self.task.load_state(content["task"])
+            raise LprfError(f"{path} is broken; {anew}") from error
+        try:
+            self.at = _Progress(**content["progress"])
+            self.networks.load_state_dict(content["networks"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+            self.ema, self.best = content["ema"], _host(content["best"]) if content["best"] is not None else None
+            self.task.load_state(content["task"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise LprfError(f"{path} does not fit the trainer as it is now; {anew}") from error
+        if self.device.type == "cpu" and content["threads"] != torch.get_num_threads():
+            # sums are split among threads, so that another number of them rounds otherwise
+            logger.info("%s: with %d threads, as it was begun", self.context.node, content["threads"])
+            torch.set_num_threads(content["threads"])
 
     def _state(self) -> State:
         """The networks' tensors, not copied, named "network.parameter"."""
@@ -462,6 +476,14 @@ def _to(value: Any, device: torch.device) -> Any:
         moved = [_to(child, device) for child in value]
         return moved if isinstance(value, list) else tuple(moved)
     return value
+
+
+def _write(path: Path, content: Any) -> None:
+    """torch.save, whole or not at all; by way of memory, because torch's own writer hides what the disk says."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
 
 
 def _host(state: State) -> State:
