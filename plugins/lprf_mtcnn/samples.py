@@ -42,6 +42,7 @@ DENSE = (0.55, 0.4, 0.3)  # IoU from which a cell is positive, from which a part
 WINDOWS = (0.65, 0.4, 0.3)
 CROPS = (0.6, 0.4, 0.3)
 RESCUED = 0.35  # IoU that the best cells of a plate must reach where none is positive otherwise
+OFF = 0.35  # how far from a cell's size the plates are that dense samples aim at, in powers of 2
 QUOTAS = {POSITIVE: 1 / 3, PART: 1 / 6, NEGATIVE: 1 / 2}
 FILE, INFO, PNET = "samples.bin", "samples.json", "pnet.safetensors"
 
@@ -110,7 +111,7 @@ def label_cells(
     best = shares.amax(dim=0)
     inside = (plates[:, :2] >= 0).all(1) & (plates[:, 2] <= size[1]) & (plates[:, 3] <= size[0])
     zoom = (areas(plates) / (CELL[0] * CELL[1])).sqrt()
-    missed = inside & (best >= RESCUED) & (best < DENSE[0]) & (zoom > 0.7) & (zoom < 1.42)
+    missed = inside & (best >= RESCUED) & (best < DENSE[0]) & (zoom.log2().abs() <= OFF)
     for index in missed.nonzero().flatten().tolist():
         its = (shares[:, index] >= max(RESCUED, 0.9 * float(best[index]))) & (labels != POSITIVE)
         labels[its], plate[its] = POSITIVE, index
@@ -405,7 +406,7 @@ def _place(shape: tuple[int, ...], aim: Tensor | None, rng: np.random.Generator)
     height, width = shape
     if aim is not None:
         x1, y1, x2, y2 = aim.tolist()
-        scale = math.sqrt(CELL[0] * CELL[1] / ((x2 - x1) * (y2 - y1))) * 2 ** rng.uniform(-0.35, 0.35)
+        scale = math.sqrt(CELL[0] * CELL[1] / ((x2 - x1) * (y2 - y1))) * 2 ** rng.uniform(-OFF, OFF)
     else:
         x1, y1, x2, y2 = 0.0, 0.0, width, height
         lowest = max(FIELD[0] / height, FIELD[1] / width)
