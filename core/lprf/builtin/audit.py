@@ -77,7 +77,7 @@ class Audit:
             found["pictures"] = across
             for name, count in within.items():
                 described[name]["repeated_pictures"] = count
-        leakage: dict[str, Any] = {"found": any(found.values())}
+        leakage: dict[str, Any] = {"found": any(found.values()), "parts": list(parts)}
         for what, items in found.items():
             leakage[what] = {"total": len(items), "named": items[:NAMED]}
         return {"parts": described, "leakage": leakage}
@@ -248,15 +248,15 @@ def _leak(leakage: Mapping[str, Any]) -> str:
     """The error's words."""
     said, examples = [], []
     if total := leakage["plates"]["total"]:
-        said.append(f"{total} plates")
+        said.append("1 plate" if total == 1 else f"{total} plates")
         first = leakage["plates"]["named"][0]
         examples.append(f"{first['text']} ({', '.join(f'{name} {n}' for name, n in first['pictures'].items())})")
     if total := leakage.get("pictures", {}).get("total"):
-        said.append(f"{total} pairs of pictures")
+        said.append("1 picture" if total == 1 else f"{total} pairs of pictures")
         pair = leakage["pictures"]["named"][0]["pictures"]
         examples.append(" and ".join(f"{name}'s {source}" for name, source in pair.items()))
     return (
-        f"{' and '.join(said)} stand in more than one of the parts, such as {'; '.join(examples)}. core.split makes "
+        f"{' and '.join(leakage['parts'])} share {' and '.join(said)}, such as {'; '.join(examples)}. core.split makes "
         "parts that share no plate; with allow_leakage: true the audit only reports"
     )
 
@@ -299,12 +299,12 @@ def _print(content: Mapping[str, Any]) -> None:
         [item["text"], *(str(item["pictures"].get(name, "")) for name in names)] for item in leakage["plates"]["named"]
     ]
     if shared:
-        title = f"{leakage['plates']['total']} plates stand in more than one part"
+        title = f"plates that stand in more than one part: {leakage['plates']['total']}"
         print_table(console, Table(title, ["", *names], shared, brief=True))
     elif len(names) > 1:
-        console.print("no plate's text stands in two parts")
+        console.print("plates that stand in more than one part: none")
     if "pictures" in leakage and len(names) > 1:
-        console.print(f"{leakage['pictures']['total']} pairs of pictures stand in two parts")
+        console.print(f"pictures that stand in more than one part: {leakage['pictures']['total'] or 'none'}")
         for item in leakage["pictures"]["named"][:ROWS]:
             pair = ", ".join(f"{name}: {source}" for name, source in item["pictures"].items())
             console.print(f"  {pair} ({item['bits']} of 128 bits differ)", markup=False)

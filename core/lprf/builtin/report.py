@@ -232,7 +232,8 @@ def show_tables(content: Mapping[str, Any]) -> None:
 
 def print_table(console: Console, table: Table) -> None:
     """Print one table; a brief one by its first rows."""
-    shown = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    console.print(table.title, style="bold", markup=False)
+    shown = RichTable(box=None, pad_edge=False)
     for i, name in enumerate(table.header):
         shown.add_column(name, justify="left" if i == 0 else "right", min_width=min(cell_len(name), 6))
     rows = table.rows[:ROWS] if table.brief else table.rows
