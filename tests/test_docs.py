@@ -319,7 +319,7 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> subpr
     )
 
 
-# README
+# README and changelog
 
 
 def test_the_readme_opens_with_two_commands_that_work_by_themselves() -> None:
@@ -332,3 +332,9 @@ def test_the_readme_opens_with_two_commands_that_work_by_themselves() -> None:
     assert '-e ".[dev]"' in tests
     assert tests.endswith("&& .venv/bin/pytest")
     assert ".venv/bin/lprf " in reads
+
+
+def test_the_changelog_names_every_verb() -> None:
+    latest = PAGES["CHANGELOG.md"].read_text(encoding="utf-8").partition("\n## ")[2]
+    missing = [verb for group in cli.VERBS.values() for verb in group if f"`{verb}`" not in latest]
+    assert not missing, f"the changelog does not name {', '.join(missing)}"
