@@ -284,7 +284,8 @@ def _methods(cls: type) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else member
         if inspect.isfunction(function) and not name.startswith("_") and inspect.getdoc(function):
             signature = name if isinstance(member, property) else f"{name}{_signature(function)}"
-            yield f"- `{signature}`: {_prose(inspect.getdoc(function) or '', '    ')}"
+            text = _prose(inspect.getdoc(function) or "", "    ")
+            yield f"- `{signature}`: {text}" + "\n" * ("\n\n" in text)  # a blank line ends a list within an item
 
 
 def _function(name: str, function: Any, level: str = "##") -> Iterator[str]:
