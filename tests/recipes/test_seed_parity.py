@@ -86,12 +86,14 @@ def test_the_ten_plates(recipe: str, home: Path, shared_seed: Path, tmp_path: Pa
 def readers(home: Path) -> Iterator[dict[int, Any]]:
     import lprf as package
 
-    os.environ["LPRF_HOME"] = str(home)
-    yield {
-        batch: package.load("read-plates", overrides={**SEED, "runtime.batch": batch, "runtime.precision": "float32"})
-        for batch in (1, 7, 64)
-    }
-    del os.environ["LPRF_HOME"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPRF_HOME", str(home))
+        yield {
+            batch: package.load(
+                "read-plates", overrides={**SEED, "runtime.batch": batch, "runtime.precision": "float32"}
+            )
+            for batch in (1, 7, 64)
+        }
 
 
 def test_a_reading_does_not_depend_on_its_batch(readers: dict[int, Any], shared_seed: Path, shared_data: Path) -> None:
