@@ -73,6 +73,30 @@ def frame_crop(kind: Kind, rng: np.random.Generator, size: tuple[int, int], diff
     return Crop((seen - low) / (high - low) * scale, size)
 
 
+def draw_frame(
+    wide: np.ndarray, place: tuple[int, int, int, int], rng: np.random.Generator, scale: float
+) -> tuple[int, int, int, int]:
+    """Draw a plate's frame, now and then with a dealer's words, into `wide` (uint8 BGR) around `place` (x y w h).
+
+    At most 9 mm wide at the sides and 22 mm above and below. scale: pixels a mm. Returns its x1 y1 x2 y2.
+    """
+    x, y, width, height = place
+    left, right = (round(rng.uniform(2, 9) * scale) for _ in range(2))
+    above, below = (round(rng.uniform(2, 22) * scale) for _ in range(2))
+    tone = rng.choice((15.0, 35.0, 120.0, 190.0, 230.0)) + rng.normal(0, 12, 3)
+    colour = tuple(float(min(255, max(0, value))) for value in tone)
+    cv2.rectangle(wide, (x - left, y - above), (x + width + right, y + height + below), colour, -1)
+    if below > 8 * scale and rng.random() < 0.6:
+        word = "".join(DEALERS[i] for i in rng.integers(0, len(DEALERS), 8)) + str(rng.integers(10**6, 10**8))
+        letters = np.zeros(wide.shape[:2], np.uint8)
+        word_mask(letters, word, (x + width * 0.1, y + height + below * 0.15, width * 0.8, below * 0.7), "sans", 9)
+        band = slice(y + height, y + height + below)
+        opposite = np.uint8(235 if tone.mean() < 110 else 25)
+        share = letters[band, :, None].astype(np.float32) / 255
+        wide[band] = (wide[band] + (opposite - wide[band].astype(np.float32)) * share).astype(np.uint8)
+    return x - left, y - above, x + width + right + 1, y + height + below + 1
+
+
 def surround(
     plate: np.ndarray, rng: np.random.Generator, scale: float, difficulty: float
 ) -> tuple[np.ndarray, tuple[int, int]]:
@@ -91,19 +115,7 @@ def surround(
         level = int(rng.integers(0, y)) if rng.random() < 0.5 else int(rng.integers(y + height, height + 2 * y))
         wide[:level] = np.clip(wide[:level] * rng.uniform(0.2, 1.8), 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
-        left, right = (round(rng.uniform(2, 9) * scale) for _ in range(2))
-        above, below = (round(rng.uniform(2, 22) * scale) for _ in range(2))
-        tone = rng.choice((15.0, 35.0, 120.0, 190.0, 230.0)) + rng.normal(0, 12, 3)
-        colour = tuple(float(min(255, max(0, value))) for value in tone)
-        cv2.rectangle(wide, (x - left, y - above), (x + width + right, y + height + below), colour, -1)
-        if below > 8 * scale and rng.random() < 0.6:
-            word = "".join(DEALERS[i] for i in rng.integers(0, len(DEALERS), 8)) + str(rng.integers(10**6, 10**8))
-            letters = np.zeros(wide.shape[:2], np.uint8)
-            word_mask(letters, word, (x + width * 0.1, y + height + below * 0.15, width * 0.8, below * 0.7), "sans", 9)
-            band = slice(y + height, y + height + below)
-            opposite = np.uint8(235 if tone.mean() < 110 else 25)
-            share = letters[band, :, None].astype(np.float32) / 255
-            wide[band] = (wide[band] + (opposite - wide[band].astype(np.float32)) * share).astype(np.uint8)
+        draw_frame(wide, (x, y, width, height), rng, scale)
     wide[y : y + height, x : x + width] = plate
     return wide, (x, y)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pydantic
 
-from lprf.component import Component, Params
+from lprf.component import Component, Params, Port
 from lprf.hooks import hookimpl
 
 
@@ -41,6 +41,32 @@ class PlatesParams(Params):
         return value
 
 
+class ScenesParams(Params):
+    """Parameters of `synth.scenes`."""
+
+    count: int = pydantic.Field(10_000, ge=1, le=10**9, description="how many; nothing is kept")
+    size: tuple[int, int] = pydantic.Field((480, 960), description="least and most of the longer side, pixels")
+    plates: int = pydantic.Field(4, ge=0, le=20, description="rendered plates a scene at most, where it has any")
+    widths: tuple[float, float] = pydantic.Field((38, 420), description="least and most width of a plate, pixels")
+    countries: dict[str, float] = pydantic.Field(
+        default_factory=lambda: {"cn": 0.75, "xx": 0.15, "de": 0.05, "us": 0.05},
+        min_length=1,
+        description="shares of countries, as synth.plates names them",
+    )
+    empty: float = pydantic.Field(0.15, ge=0, le=1, description="share of scenes without a rendered plate")
+    decoys: float = pydantic.Field(0.6, ge=0, le=1, description="share of scenes with signs, grilles and stamped dates")
+    rendered_ground: float = pydantic.Field(0.1, ge=0, le=1, description="share of scenes on no photo")
+    difficulty: float = pydantic.Field(0.8, ge=0, le=1, description="0: clean and upright; 1: tilted, blurred, dark")
+    seed: int | None = pydantic.Field(None, ge=0, lt=2**63, description="the run's by default")
+
+    @pydantic.field_validator("size", "widths")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 8 <= value[0] <= value[1] <= 8000:
+            raise ValueError("must be two numbers in ascending order, from 8 to 8000")
+        return value
+
+
 @hookimpl
 def lprf_components() -> list[Component]:
     return [
@@ -50,5 +76,13 @@ def lprf_components() -> list[Component]:
             impl="lprf_synth.crops:SynthPlates",
             params=PlatesParams,
             summary="rendered plate crops of every kind, at any difficulty",
+        ),
+        Component(
+            name="scenes",
+            kind="dataset",
+            impl="lprf_synth.scenes:Scenes",
+            params=ScenesParams,
+            inputs={"backgrounds": Port("Dataset", optional=True, many=True)},
+            summary="photos with rendered plates in them, and with things that are none, for detectors",
         ),
     ]
