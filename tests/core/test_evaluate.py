@@ -110,10 +110,14 @@ class Find:
         return Detections(frames, frame, boxes, scores, None, {"number": number})
 
 
+class ReadParams(Params):
+    weights: weights_name("our.reader") | None = None  # type: ignore[valid-type]
+
+
 class Read:
     size = (24, 94)
 
-    def __init__(self, params: Params, context: Context):
+    def __init__(self, params: ReadParams, context: Context):
         pass
 
     def __call__(self, plates: Plates) -> Readings:
@@ -147,7 +151,7 @@ def lprf_components() -> list[Component]:
         Component("labels", "dataset", f"{here}Labels"),
         Component("many", "dataset", f"{here}Many"),
         Component("find", "detector", f"{here}Find", FindParams),
-        Component("read", "recognizer", f"{here}Read"),
+        Component("read", "recognizer", f"{here}Read", ReadParams),
         Component(
             "train",
             "trainer",
@@ -370,6 +374,17 @@ def test_overrides_of_the_recipe_that_is_measured(run: Callable[..., dict[str, A
     weights.save(file, {"shift": torch.tensor(30.0)}, {"architecture": "our.shift"})
     for overrides in ({"detect.weights": str(file)}, {"detect": {"weights": str(file)}}):
         assert ratio(run(overrides=overrides)["detection"]["0.5"]["recall"]) == (0, 5)
+
+
+def test_labels_that_the_recognizer_cannot_spell_are_counted(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "reader.safetensors"
+    weights.save(file, {"x": torch.zeros(1)}, {"architecture": "our.reader", "alphabet": "皖浙京ABCDN012345"})
+    report = run(overrides={"read.weights": str(file)})
+    assert report["counts"]["plates_beyond_the_alphabet"] == 1
+    assert report["counts"]["characters_beyond_the_alphabet"] == "苏"
+    assert "1 plates have characters that the recognizer does not know" in capsys.readouterr().out
 
 
 alive = most_alive = 0

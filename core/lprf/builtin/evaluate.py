@@ -235,7 +235,8 @@ class Evaluate:
         for row, reading in enumerate(readings if not self.given else []):
             seen.boxes.append(Box(example.group, scores[row], tuple(bool(owner[row] >= 0) for owner in by_iou)))
             if main[row] < 0:
-                failure = {"source": show(example.source), "group": example.group, "truth": None, "text": reading.text}
+                text = reading.text if self.reads else None
+                failure = {"source": show(example.source), "group": example.group, "truth": None, "text": text}
                 failure |= {"box": _rounded(reading.box), "score": round(float(scores[row]), 4)}
                 self.worst["false"].add(
                     scores[row], failure, partial(self._pictures, graph, example, result, reading.box, row)

@@ -18,6 +18,7 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 ROWS = 12  # of a long table on the console; the report has all of them
 MANY_GROUPS = 10  # up to so many groups stand side by side, as papers print them; more stand one below the other
@@ -235,10 +236,10 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table.title, style="bold", markup=False)
     shown = RichTable(box=None, pad_edge=False)
     for i, name in enumerate(table.header):
-        shown.add_column(name, justify="left" if i == 0 else "right", min_width=min(cell_len(name), 6))
+        shown.add_column(Text(name), justify="left" if i == 0 else "right", min_width=min(cell_len(name), 6))
     rows = table.rows[:ROWS] if table.brief else table.rows
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     console.print(shown)
     if len(rows) < len(table.rows):
         console.print(f"… {len(table.rows) - len(rows)} more in the report")
