@@ -19,6 +19,7 @@ import pydantic
 import lprf.api
 import lprf.testing
 from lprf import cli, data, hooks, reader, stages, stream
+from lprf import recipe as recipes
 from lprf.cli.components import default_text, port_text, type_text
 from lprf.component import KINDS, Component, Port
 from lprf.errors import InputFailure, LprfError, PluginError, RecipeError, WeightsError
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
         "verbs.md": verbs(),
         "components.md": components(),
         "recipe.md": recipe(),
+        "shipped-recipes.md": shipped_recipes(),
         "hooks.md": hook_page(),
         "data.md": data_types(),
         "python.md": python(),
@@ -212,6 +214,15 @@ def _recipe_fields(model: type[pydantic.BaseModel]) -> Iterator[str]:
             required = ", required" if field.is_required() else ""
             yield f"- `{field.alias or name}` (`{kind}`{required}): {_plain(field.description or '')}"
     yield ""
+
+
+def shipped_recipes() -> Iterator[str]:
+    yield from _title(
+        "Shipped recipes",
+        "`lprf run NAME` runs one, `lprf copy NAME my.yaml` gives you one to edit. Each says first what it needs.",
+    )
+    for name, path in recipes.shipped_recipes().items():
+        yield from [f"## {name}", "", "```yaml", *path.read_text(encoding="utf-8").splitlines(), "```", ""]
 
 
 # Hooks, data types, Python

@@ -142,11 +142,9 @@ def test_every_argument_of_a_verb_has_help_and_its_examples_parse(verb: str) -> 
         check_arguments(f"lprf {verb} --help", *arguments_of(command))
 
 
-def test_every_shipped_recipe_is_named_in_the_guides_and_says_what_it_needs() -> None:
-    guides = "".join(PAGES[name].read_text(encoding="utf-8") for name in GUIDES)
-    for name, path in shipped_recipes().items():
-        assert re.search(rf"\b{re.escape(name)}\b", guides), f"no guide names the recipe {name}"
-        assert re.match(r"# .+\n# Needs?: ", path.read_text(encoding="utf-8")), f"{path.name}: what does it need?"
+def test_every_shipped_recipe_says_what_it_does_and_needs() -> None:
+    for path in shipped_recipes().values():
+        assert re.match(r"# .+\.\n(# .+\n)*# Needs: ", path.read_text(encoding="utf-8")), path.name
 
 
 # Links
