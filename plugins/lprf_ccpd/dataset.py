@@ -40,8 +40,9 @@ class CcpdDataset:
                 raise LprfError(f"CCPD's folder is not there: {root}")
             prefix = f"{number}/" if len(roots) > 1 else ""
             before = len(self._pictures)
-            for name in _listed(root, params) if params.split is not None else _found(root):
-                self._add(root, name, prefix, params)
+            listed = _listed(root, params)
+            for name in listed if params.split is not None else _found(root):
+                self._add(root, name, prefix, params, listed.get(name, ""))
             if len(self._pictures) == before:
                 what = "" if params.subsets is None else f" of {', '.join(params.subsets)}"
                 example = f"; for example {self.problems[-1]}" if self.problems else ""
@@ -50,13 +51,13 @@ class CcpdDataset:
     def run(self) -> dict[str, CcpdDataset]:
         return {"dataset": self}
 
-    def _add(self, root: Path, name: str, prefix: str, params: CcpdParams) -> None:
+    def _add(self, root: Path, name: str, prefix: str, params: CcpdParams, listed: str) -> None:
         path = root / name
         subset = _subset(root, name)
         if params.subsets is not None and subset not in params.subsets:
             return
-        if params.split is not None and not path.is_file():
-            self.problems.append(f"{prefix}{name}: listed in {Path(params.split).name}, but not there")
+        if listed and not path.is_file():
+            self.problems.append(f"{prefix}{name}: listed in {listed}, but not there")
             return
         if subset != "np":
             try:
@@ -106,18 +107,21 @@ def _found(root: Path) -> Iterator[str]:
                 yield (here / name).as_posix()
 
 
-def _listed(root: Path, params: CcpdParams) -> list[str]:
-    """The pictures that a split list names, one a line, sorted."""
-    assert params.split is not None
-    try:
-        lines = Path(params.split).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise LprfError(f"the split list cannot be read: {params.split}: {reason}") from None
-    names = {line.strip().replace("\\", "/").removeprefix("./") for line in lines}
-    names.discard("")
-    # official lists are relative to the release; the root may be one of its subsets
-    return sorted(name.removeprefix(f"{root.resolve().name}/") for name in names)
+def _listed(root: Path, params: CcpdParams) -> dict[str, str]:
+    """The pictures that split lists name, one a line, sorted, each with the list that names it."""
+    names: dict[str, str] = {}
+    for path in [params.split] if isinstance(params.split, str) else params.split or []:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise LprfError(f"the split list cannot be read: {path}: {reason}") from None
+        for line in lines:
+            name = line.strip().replace("\\", "/").removeprefix("./")
+            # official lists are relative to the release; the root may be one of its subsets
+            if name:
+                names.setdefault(name.removeprefix(f"{root.resolve().name}/"), Path(path).name)
+    return dict(sorted(names.items()))
 
 
 def _subset(root: Path, name: str) -> str:

@@ -21,9 +21,10 @@ class CcpdParams(Params):
     subsets: list[Subset] | None = pydantic.Field(
         None, min_length=1, description="only these subsets (the folders ccpd_…); all that are there by default"
     )
-    split: InputPath | None = pydantic.Field(
+    split: InputPath | list[InputPath] | None = pydantic.Field(
         None,
-        description="an official list, as splits/train.txt: only the pictures it names, paths relative to the root",
+        description="an official list, as splits/train.txt, or several: only the pictures they name, paths relative to "
+        "the root. Papers measure on val.txt (of base) and test.txt (of the other subsets)",
     )
     release: Literal["auto", "2018", "2019", "2020", "unknown"] = pydantic.Field(
         "auto", description="the release the folder holds, for the record; auto goes by the folders' names"

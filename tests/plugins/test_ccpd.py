@@ -91,6 +91,15 @@ def test_folders_subsets_and_releases(tmp_path: Path) -> None:
     listed = dataset(root, split=str(root / "splits" / "train.txt"))
     assert [e.group for e in listed] == ["tilt"]
     assert listed.problems == [f"ccpd_blur/{BLUE}.jpg: listed in train.txt, but not there"]
+    touch(root / "splits" / "val.txt", f"ccpd_base/{BLUE}.jpg\r\n\r\nccpd_tilt/{BLUE}.jpg".encode())
+    both = dataset(root, split=[str(root / "splits" / name) for name in ("train.txt", "val.txt")])
+    assert [e.group for e in both] == ["base", "tilt"] and both.problems == listed.problems
+    subset = dataset(root / "ccpd_tilt", split=str(root / "splits" / "val.txt"))  # lists are relative to the release
+    assert [e.source for e in subset] == [f"{BLUE}.jpg"]
+    with pytest.raises(LprfError, match=r"the split list cannot be read: .*no\.txt: No such file"):
+        dataset(root, split=str(root / "no.txt"))
+    with pytest.raises(LprfError, match="holds no pictures"):
+        dataset(root / "ccpd_np", split=str(root / "splits" / "train.txt"))
 
     green = tmp_path / "elsewhere" / "ccpd_green" / "train"
     touch(green / f"{GREEN}.jpg")
