@@ -13,12 +13,26 @@ from __future__ import annotations
 
 from lprf.testing.infer import DetectorSuite, RecognizerSuite, RectifierSuite, SinkSuite, SourceSuite
 from lprf.testing.suite import ComponentSuite
+from lprf.testing.train import (
+    DatasetSuite,
+    EvaluatorSuite,
+    Labelled,
+    SamplerSuite,
+    TrainerSuite,
+    TransformSuite,
+)
 
 __all__ = [
     "ComponentSuite",
+    "DatasetSuite",
     "DetectorSuite",
+    "EvaluatorSuite",
+    "Labelled",
     "RecognizerSuite",
     "RectifierSuite",
+    "SamplerSuite",
     "SinkSuite",
     "SourceSuite",
+    "TrainerSuite",
+    "TransformSuite",
 ]

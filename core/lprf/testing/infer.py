@@ -34,7 +34,8 @@ def detections(of: Frames, counts: tuple[int, ...] = (2, 0, 1)) -> Detections:
     """Boxes on `of`, some of a pixel or at the border, `counts` to a frame."""
     device = of.images.device
     boxes = torch.tensor([[20.0, 30, 114, 58], [150.5, 0, 200, 20], [0, 0, 1, 1]], device=device)
-    frame = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], device=device)
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    frame = torch.tensor(rows, dtype=torch.int64, device=device)
     n = len(frame)
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     return Detections(of, frame, boxes[:n], torch.ones(n, device=device), corners[:n])

@@ -16,7 +16,7 @@ from lprf import weights
 from lprf.component import Component, Params
 from lprf.context import Context
 from lprf.plugins import GROUP, installed
-from lprf.recipe import load_recipe
+from lprf.recipe import Recipe, load_recipe
 from lprf.schema import recipe_schema
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -73,10 +73,12 @@ class ComponentSuite:
             assert (info.alias or name) in schema["properties"]
             assert info.description, f"the parameter '{name}' has no description"
 
-    def test_a_recipe_with_it_is_valid(self, tmp_path: Path) -> None:
+    def loaded(self, folder: Path) -> Recipe:
+        """The recipe of `graph`, written to `folder` and checked, with `params` as overrides."""
         kind = "train" if self.kind in ("dataset", "transform", "sampler", "trainer", "evaluator") else "infer"
         nodes = self.graph().replace("{component}", self.component)
-        (tmp_path / "recipe.yaml").write_text(f"lprf: 1\nkind: {kind}\nname: tested\ngraph:\n{nodes}", encoding="utf-8")
-        overrides = {f"tested.{name}": value for name, value in self.params.items()}
-        recipe = load_recipe(tmp_path / "recipe.yaml", overrides)
-        assert recipe.nodes["tested"].uses == self.component
+        (folder / "recipe.yaml").write_text(f"lprf: 1\nkind: {kind}\nname: tested\ngraph:\n{nodes}", encoding="utf-8")
+        return load_recipe(folder / "recipe.yaml", {f"tested.{name}": value for name, value in self.params.items()})
+
+    def test_a_recipe_with_it_is_valid(self, tmp_path: Path) -> None:
+        assert self.loaded(tmp_path).nodes["tested"].uses == self.component
