@@ -75,10 +75,11 @@ class Plan:
     plates: tuple[Planned, ...]
 
 
-class SynthScenes:
+class Scenes:
     """`count` scenes: example `index` is the same for one seed, whoever asks and in what order.
 
-    The plates of `backgrounds` stay where they are and remain labels; rendered ones are put beside them.
+    The plates of `backgrounds` stay where they are and remain labels; rendered ones are put beside them. Each dataset
+    connected is drawn as often as any other: one connected twice, twice as often.
     """
 
     def __init__(self, params: ScenesParams, context: Context | None = None):
@@ -96,11 +97,8 @@ class SynthScenes:
         self.shares = _cumulated(weights, "countries")
         self._sizes: dict[str, tuple[int, int] | None] = {}
 
-    def run(self, backgrounds: Sequence[Dataset] | None = None) -> dict[str, SynthScenes]:
+    def run(self, backgrounds: Sequence[Dataset] | None = None) -> dict[str, Scenes]:
         self.backgrounds = list(backgrounds or [])
-        shares = self.params.shares or [float(len(dataset)) for dataset in self.backgrounds]
-        if len(shares) != len(self.backgrounds):
-            raise LprfError(f"{len(shares)} shares for {len(self.backgrounds)} backgrounds; give one share for each")
         self.problems = [problem for dataset in self.backgrounds for problem in dataset.problems]
         everything = [list(range(len(dataset))) for dataset in self.backgrounds]
         bare = [
@@ -109,7 +107,7 @@ class SynthScenes:
         ]
         self._rows = {False: everything, True: bare}
         self._chances = {
-            key: _cumulated([share if some else 0.0 for share, some in zip(shares, rows, strict=True)], "shares")
+            key: _cumulated([1.0 if some else 0.0 for some in rows], "backgrounds")
             for key, rows in self._rows.items()
             if any(rows)
         }
@@ -122,7 +120,7 @@ class SynthScenes:
         """What scene `index` shows, and where."""
         rng = np.random.default_rng([self.seed, index])
         params = self.params
-        bare = bool(rng.random() < params.bare)
+        bare = bool(rng.random() < params.empty)
         longer = rng.uniform(*params.size)
         real: tuple[Truth, ...] = ()
         window, mirrored = (0, 0, 0, 0), False
@@ -136,9 +134,7 @@ class SynthScenes:
         else:
             wide, high = SHAPES[int(rng.integers(len(SHAPES)))]
             size = (round(longer * high / max(wide, high)), round(longer * wide / max(wide, high)))
-        count = 0 if bare else int(rng.integers(params.plates[0], params.plates[1] + 1))
-        if not bare and not real:
-            count = max(1, count)
+        count = 0 if bare else int(rng.integers(1, params.plates + 1)) if params.plates else 0
         taken = [_grown(plate.box, 0.15) for plate in real]
         plates = []
         for _ in range(count):
@@ -150,7 +146,7 @@ class SynthScenes:
 
     def _photo(self, rng: np.random.Generator, bare: bool) -> tuple[Example, tuple[int, int]] | None:
         """A background and its (width, height); None where one is to be rendered."""
-        if bare not in getattr(self, "_chances", {}) or rng.random() < self.params.rendered:
+        if bare not in getattr(self, "_chances", {}) or rng.random() < self.params.rendered_ground:
             return None
         number = int(np.searchsorted(self._chances[bare], rng.random(), side="right"))
         rows = self._rows[bare][min(number, len(self.backgrounds) - 1)]
@@ -169,7 +165,7 @@ class SynthScenes:
         """A plate that covers none of the boxes `taken`, within a scene of `size`; None where there is no room."""
         kind = self.kinds[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.kinds) - 1))]
         text = sample_text(kind, rng)
-        low, high = np.log(self.params.width)
+        low, high = np.log(self.params.widths)
         width = float(np.exp(rng.uniform(low, high)))
         seen = view(kind.size, rng, self.params.difficulty)
         seen[:, 0] *= rng.uniform(0.85, 1.25)
@@ -209,13 +205,13 @@ class SynthScenes:
         night = rng.random() < 0.25 * d
         if night:
             image = cv2.LUT(image, _dark(rng.uniform(0.15, 0.5)))
-        if rng.random() < self.params.hard:
+        if rng.random() < self.params.decoys:
             clutter(image, boxes, rng)
         for plate in plan.plates:
             paste(image, plate, rng, d, 0.15 if night else 1.0)
         if night and rng.random() < 0.7:
             glow(image, boxes, rng)
-        if rng.random() < 0.5 * self.params.hard:
+        if rng.random() < 0.5 * self.params.decoys:
             captions(image, boxes, rng)
         return _through_camera(image, rng, d)
 
