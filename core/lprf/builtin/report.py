@@ -199,11 +199,11 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
     if content["skipped"]:
         lines.append(f"{len(content['skipped'])} labels were skipped, such as {content['skipped'][0]}")
     if "confidence" in content:
-        c = content["confidence"]
+        error = number(content["confidence"]["expected_calibration_error"])
+        shares = content["confidence"]["coverage_at_risk"]
         lines.append(
-            f"confidence: expected calibration error {number(c['expected_calibration_error'])}; "
-            f"{c['coverage_at_risk']['0.01']:.1%} of the readings can be taken at 1 % wrong ones, "
-            f"{c['coverage_at_risk']['0.001']:.1%} at 0.1 %"
+            f"confidence: expected calibration error {error}; of the most confident {100 * shares['0.01']:.1f} % of "
+            f"readings at most 1 % are wrong, of the most confident {100 * shares['0.001']:.1f} % at most 0.1 %"
         )
     return lines
 

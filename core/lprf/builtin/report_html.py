@@ -24,8 +24,9 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
 table { border-collapse: collapse; display: block; overflow-x: auto }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-figure { margin: 0; max-width: 17.6rem; overflow-wrap: anywhere; font-size: .85rem }
-figure img { display: block; margin-bottom: .2rem; max-width: 100%; image-rendering: auto }
+figure { margin: 0; max-width: 19rem; overflow-wrap: anywhere; font-size: .85rem }
+figure img { display: block; margin-bottom: .2rem; max-width: 100% }
+figure img + img { width: 75% }
 figure b { font-size: 1rem } figure .small, .note { opacity: .75 }
 svg { background: var(--soft); border-radius: .5rem } svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 code { overflow-wrap: anywhere } dt { font-weight: 600 } dd { margin: 0 0 .4rem 0 }
@@ -167,7 +168,7 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
 
 # --------------------------------------------------------------------------------------------------------- drawings
 
-_SIDE, _EDGE = 240, 42  # pixels of a drawing's field, and around it
+_SIDE, _EDGE = 220, 42  # pixels of a drawing's field, and around it
 
 
 def _plots(content: Mapping[str, Any]) -> str:
@@ -179,7 +180,7 @@ def _plots(content: Mapping[str, Any]) -> str:
     if confidence := content.get("confidence"):
         bars = "".join(_bar(low, high, accuracy) for low, high, _, _, accuracy in confidence["bins"])
         diagonal = _line([0, 1], [0, 1], "currentColor", 0.4)
-        drawn.append(_plot("share right over confidence, of those found", bars + diagonal))
+        drawn.append(_plot("share right over confidence, of plates found", bars + diagonal))
         curve = confidence["risk_coverage"]
         top = max([*curve["risk"], 0.01])
         risk = [value / top for value in curve["risk"]]
@@ -195,10 +196,9 @@ def _plot(title: str, inside: str, top: float = 1.0) -> str:
         x, y = _x(at), _y(at)
         ticks += f'<path d="M{x} {_y(0)}V{_y(1)}M{_x(0)} {y}H{_x(1)}" stroke="currentColor" stroke-opacity=".15"/>'
         ticks += f'<text x="{x}" y="{_y(0) + 15}" text-anchor="middle">{at:g}</text>'
-        ticks += f'<text x="{_x(0) - 5}" y="{y + 4}" text-anchor="end">{at * top:.3g}</text>'
-    size = _SIDE + 2 * _EDGE
-    label = f'<text x="{size / 2}" y="20" text-anchor="middle">{escape(title)}</text>'
-    return f'<svg width="{size}" height="{size}" role="img" aria-label="{escape(title)}">{label}{ticks}{inside}</svg>'
+        ticks += f'<text x="{_x(0) - 5}" y="{y + 4}" text-anchor="end">{at * top:.2g}</text>'
+    size = f'width="{_SIDE + 2 * _EDGE}" height="{_SIDE + 2 * _EDGE}"'
+    return f"<figure><svg {size}>{ticks}{inside}</svg><figcaption>{escape(title)}</figcaption></figure>"
 
 
 def _line(across: Sequence[float], up: Sequence[float], colour: str = "var(--ink)", opacity: float = 1) -> str:
