@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lprf import weights
 from lprf.context import Context
 from lprf.data import Dataset
-from lprf.errors import InputFailure, LprfError
+from lprf.errors import InputFailure, LprfError, WeightsError
 from lprf.plate_format import load_format
 from lprf.training import distributed
 from lprf.training.distributed import Share
@@ -207,6 +207,7 @@ class ReaderTrainer:
         params = self.params
         alphabet = params.alphabet or load_format(params.format).alphabet
         task = ReaderTask(params, self.context.device, datasets, val, alphabet)
+        self._begin(task)
         result = train(task, params, self.context)
         if not distributed.is_main():
             return {port: self.context.folder / f"{port}{weights.SUFFIX}" for port in task.networks}
@@ -241,6 +242,24 @@ class ReaderTrainer:
                 {**metadata, "licence": params.licence, "training": training},
             )
         return paths
+
+    def _begin(self, task: ReaderTask) -> None:
+        """Begin from other weights, where the parameters name some. Raises WeightsError where they do not fit."""
+        for name, given in (("lprnet", self.params.init), ("stn", self.params.init_stn)):
+            if given is None:
+                continue
+            found = self.context.weights(given)
+            network = task.networks.get(name)
+            if network is None:
+                raise WeightsError(
+                    f"{self.context.node}: there is no transformer to begin from {found.path}: stn is false"
+                )
+            own = {**network.metadata(), **({"alphabet": task.alphabet} if name == "lprnet" else {})}  # type: ignore[operator]
+            for key, value in own.items():
+                theirs = found.info.metadata.get(key, value)
+                if theirs != value:
+                    raise WeightsError(f"{self.context.node}: {key} is {value}, in {found.path} it is {theirs}")
+            found.into(network)
 
 
 def _steps(logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
+from lprf.component import weights_name
 from lprf.training.params import LoopParams
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -31,6 +32,12 @@ class TrainerParams(LoopParams):
     stn_lr: float = Field(0.2, gt=0, le=10, description="the transformer's learning rate, as a factor")
     format: str = Field("cn", description="plate format whose alphabet is learnt")
     alphabet: str | None = Field(None, min_length=1, max_length=10_000, description="in place of the format's")
+    init: weights_name("lprnet") | None = Field(  # type: ignore[valid-type]
+        None, description="weights to begin from, of the same decoder, size, width and alphabet: to train on"
+    )
+    init_stn: weights_name("stn") | None = Field(  # type: ignore[valid-type]
+        None, description="weights of the transformer to begin from"
+    )
     shares: list[Annotated[float, Field(ge=0)]] = Field(
         default_factory=list, description="how much of a batch comes from each dataset; equal parts by default"
     )

@@ -15,7 +15,7 @@ import torch
 from lprf import weights
 from lprf.context import Context
 from lprf.data import Example, Truth
-from lprf.errors import InputFailure, LprfError
+from lprf.errors import InputFailure, LprfError, WeightsError
 from lprf_lprnet.build import build
 from lprf_lprnet.pictures import Kept, Real, cut, keep
 from lprf_lprnet.trainer import ReaderTask, ReaderTrainer
@@ -208,8 +208,16 @@ def test_it_learns_and_its_weights_read(decoder: str, tmp_path: Path) -> None:
     plates = SynthPlates(PlatesParams(size=SIZE, count=8, seed=1, difficulty=0.0))
     context = Context(torch.device("cpu"), torch.float32, lambda _: None, folder=tmp_path, seed=3)  # type: ignore[arg-type, return-value]
     params = TrainerParams(
-        steps=120, batch=16, warmup=20, size=SIZE, decoder=decoder, difficulty=(0, 0),
-        width=0.5, dropout=0.0, validate_every=60, log_every=10,
+        steps=120,
+        batch=16,
+        warmup=20,
+        size=SIZE,
+        decoder=decoder,
+        difficulty=(0, 0),
+        width=0.5,
+        dropout=0.0,
+        validate_every=60,
+        log_every=10,
     )
     paths = ReaderTrainer(params, context).run([plates], plates)
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -218,3 +226,27 @@ def test_it_learns_and_its_weights_read(decoder: str, tmp_path: Path) -> None:
     net, metadata = build(weights.find_and_load(str(paths["lprnet"])))
     assert metadata.decoder == decoder and metadata.temperature > 0
     assert net(torch.zeros(1, 3, *SIZE)).shape[1] == len(metadata.alphabet) + 1
+
+
+def test_training_can_begin_from_other_weights(tmp_path: Path) -> None:
+    plates = SynthPlates(PlatesParams(size=SIZE, count=8, seed=1))
+    settings = {"steps": 1, "batch": 2, "size": SIZE, "width": 0.25, "warmup": 0, "validate_every": 1}
+
+    def trained(folder: str, **more: Any) -> dict[str, Path]:
+        (tmp_path / folder).mkdir()
+        context = Context(
+            torch.device("cpu"), torch.float32, weights.find_and_load, folder=tmp_path / folder, node="read"
+        )
+        return ReaderTrainer(TrainerParams(**{**settings, **more}), context).run([plates])
+
+    first = trained("first")
+    begin = {"init": str(first["lprnet"]), "init_stn": str(first["stn"])}
+    onward = trained("onward", lr=1e-12, **begin)
+    for name, path in first.items():
+        before, after = (weights.find_and_load(str(p)).tensors for p in (path, onward[name]))
+        trained_parts = [key for key in before if "running" not in key and "num_batches" not in key]
+        assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in trained_parts)
+    with pytest.raises(WeightsError, match=r"width is 0\.5, in .*lprnet\.safetensors it is 0\.25"):
+        trained("other", init=str(first["lprnet"]), width=0.5)
+    with pytest.raises(WeightsError, match="stn is false"):
+        trained("without", init_stn=str(first["stn"]), stn=False)
