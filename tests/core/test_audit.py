@@ -121,6 +121,12 @@ def test_a_shared_picture_is_found_though_it_was_altered(tmp_path: Path) -> None
     assert audit(content=False).run(train=train, val=val, test=test)["val"] is val
 
 
+def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(LprfError, match=r"file.* cannot be written"):
+        audit(path=str(tmp_path / "file" / "audit.json")).run(train=rows(0, 2))
+
+
 def test_pictures_of_one_colour_are_no_duplicates() -> None:
     def plain() -> np.ndarray:
         return np.full((20, 20, 3), 100, np.uint8)

@@ -9,8 +9,9 @@ import json
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -54,8 +55,8 @@ class Audit:
         if distributed.is_main():
             _print(content)
             if self.params.path is not None:
-                with replacing(self.params.path) as beside:
-                    beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+                text = json.dumps(content, ensure_ascii=False, indent=1)
+                _write(Path(self.params.path), lambda beside: beside.write_text(text, encoding="utf-8"))
                 logger.info("report: %s", self.params.path)
         if content["leakage"]["found"] and not self.params.allow_leakage:
             raise LprfError(_leak(content["leakage"]))
@@ -114,6 +115,14 @@ class Audit:
                 )
                 np.savez_compressed(beside, hashes=hashes, rows=rows, reasons=texts)
         return hashes, reasons
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    try:
+        with replacing(path) as beside:
+            write(beside)
+    except OSError as error:
+        raise LprfError(f"{error.filename or path} cannot be written: {error.strerror}") from error
 
 
 def picture_hash(image: np.ndarray) -> np.ndarray:
