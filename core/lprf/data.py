@@ -6,6 +6,7 @@ its parent batch beside the row index, so that whoever wants the full frame need
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -207,6 +208,89 @@ def readings_by_frame(value: Detections | Readings) -> list[list[Reading]]:
             )
         )
     return result
+
+
+def split_by_frame(value: Any) -> list[Any]:
+    """A batch as one value of the same type a frame; rows and parents are views."""
+    if isinstance(value, Frames):
+        return [value.row(row) for row in range(len(value))]
+    if isinstance(value, Detections):
+        sizes = _counts(value.frame, len(value.frames))
+        boxes, scores = value.boxes.split(sizes), value.scores.split(sizes)
+        corners = value.corners.split(sizes) if value.corners is not None else [None] * len(sizes)
+        extra = {name: column.split(sizes) for name, column in value.extra.items()}
+        return [
+            Detections(
+                value.frames.row(row),
+                torch.zeros(size, dtype=torch.int64, device=value.frame.device),
+                boxes[row],
+                scores[row],
+                corners[row],
+                {name: parts[row] for name, parts in extra.items()},
+            )
+            for row, size in enumerate(sizes)
+        ]
+    if isinstance(value, Plates):
+        parents = split_by_frame(value.detections)
+        sizes = _counts(value.detections.frame[value.detection], len(parents))
+        starts = itertools.accumulate((len(parent) for parent in parents), initial=0)
+        rows = zip(parents, value.detection.split(sizes), value.images.split(sizes), starts, strict=False)
+        return [Plates(parent, detection - start, images) for parent, detection, images, start in rows]
+    if isinstance(value, Readings):
+        parents = split_by_frame(value.plates)
+        frame = value.plates.detections.frame[value.plates.detection[value.plate]]
+        sizes = _counts(frame, len(parents))
+        starts = itertools.accumulate((len(parent) for parent in parents), initial=0)
+        ends = itertools.accumulate(sizes)
+        parts = zip(parents, value.plate.split(sizes), value.confidences.split(sizes), starts, ends, strict=False)
+        return [
+            Readings(
+                parent,
+                plate - start,
+                value.texts[end - len(plate) : end],
+                confidences,
+                value.characters[end - len(plate) : end],
+                value.alternatives[end - len(plate) : end],
+                None if value.fits is None else value.fits[end - len(plate) : end],
+            )
+            for parent, plate, confidences, start, end in parts
+        ]
+    raise TypeError(f"no batch: {type(value).__name__}")
+
+
+def _counts(rows: torch.Tensor, of: int) -> list[int]:
+    return torch.bincount(rows, minlength=of).tolist()
+
+
+def to_host(value: Any, memo: dict[int, Any]) -> Any:
+    """`value` on the host; copies are only begun. A parent that several values share is copied once."""
+    if id(value) not in memo:
+        memo[id(value)] = begin_copy(value, torch.device("cpu"), lambda parent: to_host(parent, memo))
+    return memo[id(value)]
+
+
+def begin_copy(value: Any, device: torch.device, parent: Callable[[Any], Any]) -> Any:
+    """A batch on `device`, its parent as `parent` gives it."""
+
+    def move(column: torch.Tensor) -> torch.Tensor:
+        return column.to(device, non_blocking=True)
+
+    if isinstance(value, Frames):
+        return value.to(device)
+    if isinstance(value, Detections):
+        return Detections(
+            parent(value.frames),
+            move(value.frame),
+            move(value.boxes),
+            move(value.scores),
+            None if value.corners is None else move(value.corners),
+            {name: move(column) for name, column in value.extra.items()},
+        )
+    if isinstance(value, Plates):
+        return Plates(parent(value.detections), move(value.detection), move(value.images))
+    if isinstance(value, Readings):
+        return replace(value, plates=parent(value.plates), plate=move(value.plate), confidences=move(value.confidences))
+    return value
 
 
 @dataclass(frozen=True)

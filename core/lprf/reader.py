@@ -11,8 +11,9 @@ import numpy as np
 
 from lprf.data import Item, Origin, Reading, Source
 from lprf.errors import LprfError
+from lprf.feed import Feed
 from lprf.recipe import Recipe, load_recipe
-from lprf.stream import Feed, Graph, Result, Summary, build, result_port
+from lprf.stream import Graph, Result, Summary, build, result_port
 
 Given = str | os.PathLike[str] | np.ndarray | Iterable[Any]
 

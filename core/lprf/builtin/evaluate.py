@@ -30,9 +30,10 @@ from lprf.component import WeightsParam, marked
 from lprf.context import Context
 from lprf.data import Dataset, Detections, Example, Item, Origin, Reading, Readings
 from lprf.errors import LprfError
+from lprf.feed import Feed
 from lprf.files import replacing
 from lprf.recipe import Recipe
-from lprf.stream import Feed, Graph, Result, Summary, build, result_port
+from lprf.stream import Graph, Result, Summary, build, result_port
 from lprf.training.log import duration
 
 logger = logging.getLogger("lprf.evaluate")
