@@ -67,7 +67,7 @@ def sign_text(rng: np.random.Generator) -> str:
 
 def _random_colour(rng: np.random.Generator) -> np.ndarray:
     """Mostly greys, some colours: float64 [3]."""
-    return np.clip(rng.uniform(10, 250) + rng.normal(0, 8 if rng.random() < 0.6 else 55, 3), 0, 255)
+    return np.clip(rng.uniform(10, 250) + rng.normal(0, 8 if rng.random() < 0.6 else 32, 3), 0, 255)
 
 
 def backdrop(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

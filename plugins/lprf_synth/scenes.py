@@ -55,8 +55,8 @@ class Planned:
         if self.text[0] in self.kind.provinces:
             attributes["province"] = self.text[0]
         corners = self.corners.astype(np.float32)
-        box = (*map(float, corners.min(0)), *map(float, corners.max(0)))
-        return Truth(box, corners, plain(self.text), attributes)
+        x1, y1, x2, y2 = (float(side) for side in (*corners.min(0), *corners.max(0)))
+        return Truth((x1, y1, x2, y2), corners, plain(self.text), attributes)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ class Scenes:
         image = relight(image, rng, 0.3 * d)
         night = rng.random() < 0.25 * d
         if night:
-            image = cv2.LUT(image, _dark(rng.uniform(0.15, 0.5)))
+            # never so dark that the real plates cannot be seen
+            image = cv2.LUT(image, _dark(max(rng.uniform(0.2, 0.6), 30 / max(30.0, float(image.mean())))))
         if rng.random() < self.params.decoys:
             clutter(image, boxes, rng)
         for plate in plan.plates:
@@ -307,7 +308,7 @@ def paste(image: np.ndarray, plate: Planned, rng: np.random.Generator, difficult
     d = difficulty * rng.uniform(0.3, 1)
     corners, kind = plate.corners, plate.kind
     across = np.linalg.norm(corners[1] - corners[0]), np.linalg.norm(corners[2] - corners[3])
-    width = float(max(*across, 8))
+    width = max(float(across[0]), float(across[1]), 8.0)
     fine = 2 if width < 100 else 1  # small plates are drawn larger and averaged
     scale = LADDER ** round(np.log(1.15 * fine * width / kind.size[0]) / np.log(LADDER))
     flat = draw(kind, plate.text, sample_style(kind, rng, d), scale)
