@@ -26,6 +26,32 @@ STRIDE = (2, 5)
 ONET_SIZE = (24, 94)  # height, width of ONet's crops
 
 
+class _Slope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return torch.prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        x, slope = ctx.saved_tensors
+        channels = slope.view(-1, *[1] * (x.dim() - 2))
+        of_slope = (grad * (x - torch.relu(x))).sum([0, *range(2, x.dim())])
+        # grad where x is positive; slope * grad elsewhere
+        return torch.lerp(torch.ops.aten.threshold_backward(grad, x, 0), grad, channels), of_slope
+
+
+class Slope(nn.PReLU):
+    """PReLU of many channels, of which the gradient is quick on a CPU too: torch's own takes a third of ONet's step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and x.device.type == "cpu"):
+            return super().forward(x)
+        slopes: Tensor = _Slope.apply(x, self.weight.to(x.dtype))
+        return slopes
+
+
 class PNet(nn.Module):
     """Proposes boxes, fully convolutionally.
 
@@ -72,19 +98,19 @@ class ONet(nn.Module):
         super().__init__()
         c1, c2, c3, c4 = channels
         self.conv1 = nn.Conv2d(3, c1, 3)
-        self.act1 = nn.PReLU(c1)
+        self.act1 = Slope(c1)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.conv2 = nn.Conv2d(c1, c2, 3)
-        self.act2 = nn.PReLU(c2)
+        self.act2 = Slope(c2)
         self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.conv3 = nn.Conv2d(c2, c3, 3)
-        self.act3 = nn.PReLU(c3)
+        self.act3 = Slope(c3)
         self.pool3 = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.conv4 = nn.Conv2d(c3, c4, 1)
-        self.act4 = nn.PReLU(c4)
+        self.act4 = Slope(c4)
         self.linear = nn.Linear(c4 * 10, hidden)  # a crop of 24 x 94 is 1 x 10 here
         self.dropout = nn.Dropout(dropout)
-        self.act5 = nn.PReLU(hidden)
+        self.act5 = Slope(hidden)
         self.score = nn.Linear(hidden, 2)
         self.offset = nn.Linear(hidden, 4)
         self.corner = nn.Linear(hidden, 8) if corners else None

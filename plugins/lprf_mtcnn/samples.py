@@ -386,8 +386,8 @@ class _Decoded(torch.utils.data.Dataset[Any]):
         return len(self.chosen)
 
     def __getitem__(self, number: int) -> tuple[int, Photo | None, list[str]]:
-        example = self.dataset[int(self.chosen[number])]
         try:
+            example = self.dataset[int(self.chosen[number])]
             image = example.image()
         except InputFailure as failure:
             return number, None, [str(failure)]

@@ -242,8 +242,8 @@ def _photos(dataset: Dataset, params: PnetTrainerParams | OnetTrainerParams) -> 
     count = min(len(dataset), params.val_photos)
     found = []
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist() if count else []:
-        example = dataset[index]
         try:
+            example = dataset[index]
             image = example.image()
         except InputFailure as failure:
             logger.warning("validation: left out: %s", failure)

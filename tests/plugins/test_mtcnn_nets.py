@@ -11,7 +11,7 @@ import torch
 from lprf import weights
 from lprf.errors import WeightsError
 from lprf_mtcnn import importers
-from lprf_mtcnn.nets import ONet, PNet, load_onet, load_pnet, normalise, onet_metadata, pnet_metadata
+from lprf_mtcnn.nets import ONet, PNet, Slope, load_onet, load_pnet, normalise, onet_metadata, pnet_metadata
 
 
 def _checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -87,3 +87,19 @@ def test_weights_survive_filing(tmp_path: Path) -> None:
     crops = torch.rand(2, 3, 24, 94)
     for ours, theirs in zip(again(crops), net.eval()(crops), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5, 7), (5, 6)])
+def test_slopes_have_the_gradient_of_prelu(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, grad = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    x.view(-1)[0] = 0
+    ours, theirs = Slope(6).double(), torch.nn.PReLU(6).double()
+    for net in (ours, theirs):
+        net.weight.data = torch.linspace(-1, 2, 6, dtype=torch.float64)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    assert torch.equal(ours(a), theirs(b))
+    (ours(a) * grad).sum().backward()
+    (theirs(b) * grad).sum().backward()
+    assert torch.allclose(a.grad, b.grad, rtol=1e-12, atol=0)
+    assert torch.allclose(ours.weight.grad, theirs.weight.grad, rtol=1e-12)
