@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
     )
     scenes = Scenes(params)
     for index in range(SCENES):
-        save(scenes[index].image(), folder / f"scene-{index + 1}.jpg")
+        save(scenes[index].image(), folder / "photos" / f"scene-{index + 1}.jpg")
     crops = SynthPlates(PlatesParams(size=(72, 240), difficulty=0.3, seed=8))
     for index in range(CROPS):
         image, text = crops.image_at(index)

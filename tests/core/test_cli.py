@@ -264,7 +264,7 @@ def test_run_reads_the_samples(tmp_path: Path, shipped_weights: Path) -> None:
 
 
 def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path, shipped_weights: Path) -> None:
-    samples = sorted(path for path in (ROOT / "recipes/samples").iterdir() if path.suffix in (".jpg", ".png"))
+    samples = sorted(path for path in (ROOT / "recipes/samples/photos").iterdir() if path.suffix in (".jpg", ".png"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/good.jpg").write_bytes(samples[0].read_bytes())
     (tmp_path / "photos/bad.jpg").write_text("no picture")
@@ -278,7 +278,7 @@ def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path, shipp
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_whole_outputs(tmp_path: Path, shipped_weights: Path) -> None:
-    samples = sorted(path for path in (ROOT / "recipes/samples").iterdir() if path.suffix in (".jpg", ".png"))
+    samples = sorted(path for path in (ROOT / "recipes/samples/photos").iterdir() if path.suffix in (".jpg", ".png"))
     (tmp_path / "photos").mkdir()
     for index in range(2000):
         (tmp_path / f"photos/{index:04}.jpg").symlink_to(samples[index % len(samples)])
