@@ -1,29 +1,8 @@
-"""Boxes: overlap, offsets, non-maximum suppression. Float [N, 4], x1 y1 x2 y2, half-open."""
+"""Boxes and corners as offsets from other boxes. Float [N, 4], x1 y1 x2 y2, half-open."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor
-
-Overlap = Literal["union", "min"]
-
-
-def areas(boxes: Tensor) -> Tensor:
-    """[..., 4] to [...]."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
-def overlaps(a: Tensor, b: Tensor, mode: Overlap = "union") -> Tensor:
-    """Every box of `a` [..., N, 4] with every one of `b` [..., M, 4]: their common area as a part of their union, or
-    of the smaller box ("min"); [..., N, M]."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    common = (high - low).clamp_(min=0).prod(-1)
-    of_a, of_b = areas(a)[..., :, None], areas(b)[..., None, :]
-    whole = torch.minimum(of_a, of_b) if mode == "min" else of_a + of_b - common
-    return common / whole.clamp(min=1e-9)
 
 
 def encode(boxes: Tensor, targets: Tensor) -> Tensor:
@@ -53,45 +32,3 @@ def decode_corners(boxes: Tensor, offsets: Tensor) -> Tensor:
     """What `encode_corners` undoes."""
     sizes = (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
     return box_corners(boxes) + offsets * sizes
-
-
-def best_of_each(scores: Tensor, group: Tensor, limit: int) -> Tensor:
-    """The rows of the `limit` best scores of every group, int64, by group, then from the best down.
-
-    Equal scores stand in the order of their rows.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]
-    return order[_rank(group[order]) < limit]
-
-
-def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Overlap = "union") -> Tensor:
-    """Greedy non-maximum suppression within each group, exact.
-
-    scores, group: [N]; boxes of different groups never meet. A box goes where a better one that stays overlaps it by
-    more than `threshold`. Returns the rows that stay, by group, then from the best down.
-    """
-    order = best_of_each(scores, group, len(scores))
-    if len(order) < 2:
-        return order
-    groups = group[order]
-    rank = _rank(groups)
-    row = (rank == 0).cumsum(0) - 1  # groups in a row of their own, padded to the largest
-    padded = boxes.new_zeros(int(row[-1]) + 1, int(rank.max()) + 1, 4)
-    padded[row, rank] = boxes[order]
-    # beats[i, j]: box i is better than box j, and too much alike
-    beats = torch.triu(overlaps(padded, padded, mode) > threshold, diagonal=1)
-    stays = torch.ones(padded.shape[:2], dtype=torch.bool, device=boxes.device)
-    while True:  # of k boxes the first k are settled after k rounds; in practice two or three rounds do
-        again = ~(beats & stays.unsqueeze(2)).any(1)
-        if torch.equal(again, stays):
-            return order[stays[row, rank]]
-        stays = again
-
-
-def _rank(group: Tensor) -> Tensor:
-    """Each row's place within its group; rows of one group stand together."""
-    at = torch.arange(len(group), device=group.device)
-    first = torch.ones_like(group, dtype=torch.bool)
-    first[1:] = group[1:] != group[:-1]
-    return at - torch.where(first, at, 0).cummax(0).values if len(group) else at

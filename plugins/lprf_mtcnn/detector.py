@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lprf.boxes import best_of_each, clipped, nms
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import best_of_each, decode, decode_corners, nms
+from lprf_mtcnn.boxes import decode, decode_corners
 from lprf_mtcnn.nets import CELL, FIELD, MEAN, ONET_SIZE, SCALE, STRIDE, ONet, PNet, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
 
@@ -192,14 +193,6 @@ def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorP
     boxes, inside = clipped(boxes, images)
     corners = None if corners is None else corners[inside]
     return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
-
-
-def clipped(boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes cut at the frame's border, and the rows of those of which a pixel or more is left."""
-    height, width = images.shape[1:3]
-    limit = boxes.new_tensor([width, height, width, height])
-    boxes = torch.minimum(boxes.clamp(min=0), limit)
-    return boxes, ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1).nonzero().squeeze(1)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

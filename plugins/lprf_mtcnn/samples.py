@@ -22,13 +22,14 @@ import torch.utils.data
 from torch import Tensor
 
 from lprf import weights
+from lprf.boxes import areas, clipped, overlaps
 from lprf.context import Context
 from lprf.data import Dataset, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.files import replacing
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import areas, encode, encode_corners, overlaps
-from lprf_mtcnn.detector import Judge, Proposals, Proposer, clipped
+from lprf_mtcnn.boxes import encode, encode_corners
+from lprf_mtcnn.detector import Judge, Proposals, Proposer
 from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, STRIDE, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.training_params import SamplesParams
