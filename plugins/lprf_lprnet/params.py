@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import pydantic
 from pydantic import Field
 
-from lprf.component import Params, WeightsParam
+from lprf.component import WeightsParam
+from lprf.decoding_params import DecodingParams
 
 
-class RecognizerParams(Params):
-    """Parameters of `lprnet.recognizer`."""
+class RecognizerParams(DecodingParams):
+    """Parameters of `lprnet.recognizer`; those of decoding too."""
 
     weights: Annotated[str, WeightsParam("lprnet")] = Field("cn-lprnet", description="name or path of the weights")
-    decode: Literal["greedy", "beam"] = Field(
-        "beam", description="beam: the most probable texts; greedy: the most probable character at each step, quicker"
-    )
-    beam: int = Field(8, ge=1, le=64, description="how many texts the beam follows at once; at least `top`")
-    top: int = Field(3, ge=1, le=64, description="how many texts are given as alternatives; greedy finds one alone")
-    format: str | None = Field(
-        None,
-        description="plate format that texts are to fit: cn, de, us-any, us-ca, your own, or a path to a .yaml file. A "
-        "text is kept and marked as fitting none where nothing that fits is at all probable",
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _searches(self) -> RecognizerParams:
-        if self.format is not None and self.decode == "greedy":
-            raise ValueError("a `format` needs `decode: beam`: greedy decoding does not look for a text that fits")
-        return self

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lprf import decoding
+from lprf.decoding import Grammar, Texts, strings
 from lprf.plate_format import Pattern, PlateFormat
-from lprf_lprnet import decoding
-from lprf_lprnet.decoding import Grammar, Texts, strings
 
 CPU = torch.device("cpu")
 

@@ -6,15 +6,25 @@ Log-probabilities are float32 [N, T, C]: T time steps or slots, the last class t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lprf.plate_format import PlateFormat
+from lprf.data import Plates, Readings
+from lprf.decoding_params import DecodingParams
+from lprf.errors import LprfError
+from lprf.plate_format import PlateFormat, load_format
 
+Way = Literal["ctc", "slots"]
+
+CHUNK = 64  # plates decoded at a time on a CPU, so that memory stays bounded
+CUDA_CHUNK = 256  # fewer, larger kernels
+LIKELY = 0.01  # how probable a text that fits the format must be, as part of the most probable text, to be taken
 NEVER = -1e30  # a log-probability; infinities would give NaN in differences
 CLASSES = 12  # of every time step, the beam follows so many of the most probable, or `width` if that is more
 NOBODY, NOTHING = -2, -1  # the names of a beam that holds no prefix, and of what it would be without a character
@@ -30,6 +40,104 @@ class Texts:
     codes: Tensor
     lengths: Tensor
     log_p: Tensor
+
+
+class Decoder:
+    """From what a network sees to readings, as a recognizer's parameters say.
+
+    With a plate format the most probable text that fits it is taken, unless it is LIKELY nowhere near: then the text
+    is what was seen, and `fits` of the readings says that it fits nothing. Either way the most probable text of all
+    is among the alternatives, so nothing is corrected in silence.
+
+    way: what the time steps are: "ctc" or "slots". alphabet: the characters of the classes; the blank follows them.
+    node, owner: for messages: the node, and the file whose alphabet it is.
+    """
+
+    def __init__(
+        self, params: DecodingParams, way: Way, alphabet: str, device: torch.device, node: str = "", owner: str = ""
+    ):
+        self.params, self.way, self.alphabet = params, way, alphabet
+        self.chunk = CUDA_CHUNK if device.type == "cuda" else CHUNK
+        self.grammar = None
+        if params.format is not None:
+            self.grammar = Grammar(load_format(params.format), alphabet, device)
+            if not self.grammar.writable:
+                raise LprfError(
+                    f"{node}: no plate of the format '{params.format}' can be written in the alphabet of "
+                    f"{owner}, {alphabet}"
+                )
+
+    def __call__(self, plates: Plates, network: Callable[[Tensor], Tensor]) -> Readings:
+        """Read every plate. network: images [n, 3, h, w] to log-probabilities float32 [n, T, C], chunk by chunk."""
+        rows = torch.arange(len(plates), device=plates.images.device)
+        parts = [self._read(network(images)) for images in plates.images.split(self.chunk)] if len(plates) else []
+        return Readings(
+            plates,
+            rows,
+            texts=[text for part in parts for text in part.texts],
+            confidences=torch.cat([part.confidences for part in parts]) if parts else plates.images.new_zeros(0),
+            characters=[characters for part in parts for characters in part.characters],
+            alternatives=[alternatives for part in parts for alternatives in part.alternatives],
+            fits=None if self.grammar is None else [fits for part in parts for fits in part.fits],
+        )
+
+    def _read(self, log_p: Tensor) -> _Part:
+        """What is read of one chunk."""
+        found, fits = self._texts(log_p)
+        best, lengths = found.codes[:, 0], found.lengths[:, 0]
+        if self.way == "slots":
+            characters = slots_characters(log_p, best)
+        else:
+            characters = ctc_characters(log_p, best, lengths)
+        probabilities = found.log_p.exp()
+        part = _Part([], probabilities[:, 0].contiguous(), [], [], fits.tolist())
+        host = (found.codes, found.lengths, probabilities, characters)
+        for codes, own, values, letters in zip(*(tensor.tolist() for tensor in host), strict=True):
+            written = [strings(row, length, self.alphabet) for row, length in zip(codes, own, strict=True)]
+            part.texts.append(written[0])
+            part.characters.append(letters[: own[0]])
+            part.alternatives.append(_alternatives(written, values, self.params.top))
+        return part
+
+    def _texts(self, log_p: Tensor) -> tuple[Texts, Tensor]:
+        """Texts, the one to take first, and whether that one fits the format, bool [N]."""
+        slots = self.way == "slots"
+        every = torch.ones(len(log_p), dtype=torch.bool, device=log_p.device)
+        if self.params.decode == "greedy":
+            return (slots_greedy(log_p) if slots else ctc_greedy(log_p)), every
+        search = slots_beam if slots else ctc_beam
+        width = max(self.params.beam, self.params.top)
+        free = search(log_p, width)
+        if self.grammar is None:
+            return free, every
+        fitting = search(log_p, width, self.grammar)
+        take = fitting.log_p[:, :1] >= free.log_p[:, :1] + math.log(LIKELY)
+        # the last column: the most probable text of all, should it not fit
+        texts = Texts(
+            torch.cat([torch.where(take[:, :, None], fitting.codes, free.codes), free.codes[:, :1]], 1),
+            torch.cat([torch.where(take, fitting.lengths, free.lengths), free.lengths[:, :1]], 1),
+            torch.cat([torch.where(take, fitting.log_p, free.log_p), free.log_p[:, :1]], 1),
+        )
+        return texts, take[:, 0]
+
+
+@dataclass
+class _Part:
+    """Readings of one chunk, see `Readings`."""
+
+    texts: list[str]
+    confidences: Tensor
+    characters: list[list[float]]
+    alternatives: list[list[tuple[str, float]]]
+    fits: list[bool]
+
+
+def _alternatives(texts: list[str], probabilities: list[float], top: int) -> list[tuple[str, float]]:
+    """The `top` most probable of the texts, the first of them whatever its probability; each once."""
+    of = {text: value for text, value in zip(texts, probabilities, strict=True) if value > 0}
+    of.setdefault(texts[0], probabilities[0])
+    others = sorted((pair for pair in of.items() if pair[0] != texts[0]), key=lambda pair: -pair[1])[: top - 1]
+    return sorted([(texts[0], of[texts[0]]), *others], key=lambda pair: -pair[1])
 
 
 class Grammar:
