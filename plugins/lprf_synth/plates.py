@@ -176,7 +176,7 @@ def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) 
     return Style(
         face=face,
         stroke=round(stroke * 2) / 2,  # few values, so that masks are cached
-        chinese=round(2 * (stroke * rng.uniform(0.62, 0.85))) / 2,
+        chinese=round(2 * (stroke * rng.uniform(0.62, 1.0))) / 2,
         colour=pick(kind.colours),
         second=pick(kind.gradient) if kind.gradient else None,
         bands=tuple(pick(band.colours) if rng.random() < band.chance else None for band in kind.bands),

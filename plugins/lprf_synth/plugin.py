@@ -67,6 +67,12 @@ class ScenesParams(Params):
         return value
 
 
+class ReletterParams(Params):
+    """Parameters of `synth.reletter`."""
+
+    copies: int = pydantic.Field(4, ge=1, le=1000, description="differently lettered copies of each plate")
+
+
 @hookimpl
 def lprf_components() -> list[Component]:
     return [
@@ -84,5 +90,14 @@ def lprf_components() -> list[Component]:
             params=ScenesParams,
             inputs={"backgrounds": Port("Dataset", optional=True, many=True)},
             summary="photos with rendered plates in them, and with things that are none, for detectors",
+        ),
+        Component(
+            name="reletter",
+            kind="transform",
+            impl="lprf_synth.reletter:Reletter",
+            params=ReletterParams,
+            inputs={"dataset": Port("Dataset")},
+            outputs={"dataset": Port("Dataset")},
+            summary="Chinese plates of a dataset with their first characters redrawn, every province as often",
         ),
     ]
