@@ -88,20 +88,21 @@ class PnetTask(Task):
         return loss, {"class": of_class, "box": of_box, "recall": found if positives else float("nan")}
 
     def validate(self) -> dict[str, float]:
-        """score: plates that a proposal covers (IoU 0.4), less a little for many proposals a photo."""
+        """score: plates that a proposal covers (IoU 0.4) and how well, less a little for many proposals a photo."""
         photos = self.val()
         if not photos:
             return {}
         propose = Proposer(self.net, DetectorParams(min_plate=self.params.min_plate), self.device, told=False)
-        covered, plates, proposals = 0, 0, 0
+        covered, overlap, plates, proposals = 0, 0.0, 0, 0
         for image, boxes in photos:
             found = propose(image.to(self.device)).boxes.cpu().numpy()
             proposals += len(found)
             plates += len(boxes)
             if len(found) and len(boxes):
-                covered += int((iou_matrix(found, boxes).max(axis=0) >= 0.4).sum())
-        recall, each = covered / max(1, plates), proposals / len(photos)
-        return {"score": recall - 0.001 * each, "recall": recall, "proposals": each}
+                best = iou_matrix(found, boxes).max(axis=0)
+                covered, overlap = covered + int((best >= 0.4).sum()), overlap + float(best.sum())
+        recall, each, best_iou = covered / max(1, plates), proposals / len(photos), overlap / max(1, plates)
+        return {"score": recall + best_iou - 0.001 * each, "recall": recall, "iou": best_iou, "proposals": each}
 
 
 class OnetTask(Task):
