@@ -310,6 +310,8 @@ class Source(Protocol):
 
     live: a camera or stream: frames that cannot wait; the newest is kept, older ones are dropped and counted.
     total: how many items there are, or None where nobody knows.
+    A live source may also have `reconnects`, how often it was lost and found again, and `stop()`, which ends its
+    waiting.
     """
 
     live: bool

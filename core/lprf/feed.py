@@ -15,6 +15,7 @@ from lprf.data import Item, Origin, Source
 from lprf.errors import InputFailure, LprfError
 
 PATIENCE = 3  # batches' worth of later items that a picture waits at most for others of its size
+HELD = 512_000_000  # bytes of pictures that may wait, decoded or for others of their size
 KEPT_FAILURES = 1000  # of a run's failures, this many are kept by name
 
 
@@ -55,7 +56,8 @@ def decode(index: int, item: Item) -> Decoded:
 class Decoder:
     """Draws items and decodes them in threads, at most `ahead` of what was taken; gives them in their order.
 
-    With no workers, decodes when it is asked. The threads are daemons: one that hangs in a driver holds up nothing.
+    Large pictures stop the drawing earlier. With no workers, decodes when it is asked to wait. The threads are
+    daemons: one that hangs in a driver holds up nothing.
     """
 
     dropped = 0
@@ -68,6 +70,7 @@ class Decoder:
         self.done: dict[int, Decoded | End | BaseException] = {}
         self.drawn = 0
         self.taken = 0
+        self.held = 0  # bytes of the pictures in `done`
         self.stopped = False
         self.threads = [threading.Thread(target=self._work, name="lprf-decode", daemon=True) for _ in range(workers)]
         for thread in self.threads:
@@ -76,6 +79,8 @@ class Decoder:
     def take(self, wait: bool = True) -> Decoded | End | None:
         """The next item; END after the last; None where it would have to be waited for and `wait` is False."""
         if not self.threads:
+            if not wait:
+                return None
             self.taken += 1
             item = next(self.items, None)
             return END if item is None else decode(self.taken - 1, item)
@@ -89,6 +94,7 @@ class Decoder:
                 raise entry
             if not isinstance(entry, End):
                 del self.done[self.taken]
+                self.held -= _bytes(entry)
                 self.taken += 1
                 self.change.notify_all()
             return entry
@@ -111,7 +117,7 @@ class Decoder:
         while True:
             with self.drawing:
                 with self.change:
-                    while self.drawn - self.taken >= self.ahead and not self.stopped:
+                    while (self.drawn - self.taken >= self.ahead or self.held >= HELD) and not self.stopped:
                         self.change.wait()
                     if self.stopped or self.drawn in self.done:  # where the last stands already
                         return
@@ -133,7 +139,12 @@ class Decoder:
     def _give(self, index: int, entry: Decoded | End | BaseException) -> None:
         with self.change:
             self.done[index] = entry
+            self.held += _bytes(entry)
             self.change.notify_all()
+
+
+def _bytes(entry: Decoded | End | BaseException) -> int:
+    return entry.image.nbytes if isinstance(entry, Decoded) and entry.image is not None else 0
 
 
 class Newest:
@@ -216,10 +227,12 @@ def batches(
 ) -> Iterator[list[Decoded]]:
     """Group what `take` gives into batches of one shape, at most `size` long; what failed comes alone.
 
-    A picture waits at most until `PATIENCE` * size later ones have come; then its batch goes as it is. `eager`
-    never waits for pictures while there is one to work on.
+    A picture waits at most until `PATIENCE` * size later ones have come, or `HELD` bytes of them; then its batch goes
+    as it is. `eager` never waits for pictures while there is one to work on.
     """
     waiting: dict[tuple[int, ...], list[Decoded]] = {}  # in the order of each one's first item
+    since: dict[tuple[int, ...], int] = {}  # bytes that had come when a group's first item did
+    come = 0
     while True:
         entry = take(not (eager and waiting))
         if isinstance(entry, End):
@@ -233,8 +246,14 @@ def batches(
         else:
             key = shape(entry.image)
             group = waiting.setdefault(key, [])
+            if not group:
+                since[key] = come
             group.append(entry)
+            come += entry.image.nbytes
             if len(group) >= size:
                 yield waiting.pop(key)
-        while waiting and entry.index - next(iter(waiting.values()))[0].index >= PATIENCE * size:
-            yield waiting.pop(next(iter(waiting)))
+        while waiting:
+            key, group = next(iter(waiting.items()))
+            if entry.index - group[0].index < PATIENCE * size and come - since[key] < HELD:
+                break
+            yield waiting.pop(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,11 +20,12 @@ Given = str | os.PathLike[str] | np.ndarray | Iterable[Any]
 
 
 class Reader:
-    """An inference recipe with its networks loaded: built once, run as often as wanted, by one thread at a time.
+    """An inference recipe with its networks loaded: built once, run as often as wanted.
 
-    As a context manager it frees its networks at the end.
+    Threads may share it, each with a run of its own; their batches take turns. As a context manager it frees its
+    networks at the end.
 
-    summary: of the run that is on, or of the last: how many frames, plates, failures (by name), and how fast.
+    summary: of the run that began last: how many frames, plates, failures (by name), and how fast.
     """
 
     def __init__(self, recipe: Recipe):
@@ -46,8 +48,8 @@ class Reader:
         """Read plates; gives readings as they come, in the order of the input, one a detected plate.
 
         source: a path (a file, a folder, a pattern, a list file), a list of paths, a BGR picture (uint8 [H, W, 3]), a
-        batch of them ([B, H, W, 3]), or an iterable of pictures, such as a camera loop: each one is read before the
-        next is asked for. Without one, the recipe's own source is read. A picture that cannot be read gives nothing
+        batch or a list of them, or another iterable of pictures, such as a camera loop: there each one is read before
+        the next is asked for. Without one, the recipe's own source is read. A picture that cannot be read gives nothing
         and stands in `summary.failures`. Raises LprfError: nothing at the path, or no such thing to read.
         """
         for result in self.results(source):
@@ -55,11 +57,12 @@ class Reader:
 
     def results(self, source: Given | None = None) -> Generator[Result, None, None]:
         """As `run`, but one result a picture, those without plates and those that failed too."""
-        feed, arrays = self._source(source)
-        self.summary = Summary(total=feed.total)
-        # A camera loop decides itself when there is a next frame: no thread may draw it early.
-        workers = 0 if arrays else None
-        yield from self.graph.results(feed, summary=self.summary, eager=arrays, workers=workers)
+        feed = self._source(source)
+        summary = self.summary = Summary(total=feed.total)
+        # What a program gives is there already, or not before it says so: no thread may draw it early.
+        workers = 0 if isinstance(feed, Feed) else None
+        eager = feed.total is None and isinstance(feed, Feed)
+        yield from self.graph.results(feed, summary=summary, eager=eager, workers=workers)
 
     @property
     def graph(self) -> Graph:
@@ -68,21 +71,21 @@ class Reader:
             raise LprfError(f"this reader of '{self.recipe.name}' is closed")
         return self._graph
 
-    def _source(self, given: Given | None) -> tuple[Source, bool]:
-        """What is to be read, and whether it is pictures of the program's own."""
+    def _source(self, given: Given | None) -> Source:
+        """What is to be read: a `Feed` where it is pictures of the program's own."""
         like = self.graph.source
         if given is None:
-            return like, False
+            return like
         if isinstance(given, np.ndarray):
             pictures = given if given.ndim == 4 else [given]
-            return Feed(like, _items(pictures), len(pictures)), True
+            return Feed(like, _items(pictures), len(pictures))
         if isinstance(given, str | os.PathLike):
-            return self._paths(os.fspath(given)), False
+            return self._paths(os.fspath(given))
         if isinstance(given, list | tuple) and given and all(isinstance(x, str | os.PathLike) for x in given):
-            return self._paths([os.fspath(path) for path in given]), False
+            return self._paths([os.fspath(path) for path in given])
         if isinstance(given, Iterable):
             total = len(given) if isinstance(given, list | tuple) else None
-            return Feed(like, _items(given), total), True
+            return Feed(like, _items(given), total)
         raise LprfError(f"cannot read a {type(given).__name__}: give a path, paths, a picture or pictures")
 
     def _paths(self, given: Any) -> Source:
@@ -99,7 +102,14 @@ def _items(pictures: Iterable[Any]) -> Iterator[Item]:
     for index, picture in enumerate(pictures):
         if not isinstance(picture, np.ndarray):
             raise LprfError(f"picture {index} is a {type(picture).__name__}, not a BGR array of uint8 [H, W, 3]")
-        yield Item(Origin("array", index), lambda picture=picture: picture)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            shape = list(picture.shape)
+            raise LprfError(f"picture {index} is an array of {picture.dtype} {shape}, not BGR of uint8 [H, W, 3]")
+        yield Item(Origin("array", index), functools.partial(_same, picture))
+
+
+def _same(picture: np.ndarray) -> np.ndarray:
+    return picture
 
 
 def load(recipe: str | Path, *, overrides: Mapping[str, Any] | None = None, device: str | None = None) -> Reader:

@@ -26,6 +26,7 @@ from lprf.context import Context
 from lprf.data import (
     Detections,
     Frames,
+    Item,
     Origin,
     Plates,
     Reading,
@@ -37,7 +38,7 @@ from lprf.data import (
     to_host,
 )
 from lprf.errors import InputFailure, LprfError, PluginError
-from lprf.feed import KEPT_FAILURES, Decoded, Decoder, Newest, batches
+from lprf.feed import KEPT_FAILURES, Decoded, Decoder, Feed, Newest, batches
 from lprf.plugins import Plugins
 from lprf.recipe import Node, Recipe, Ref
 
@@ -150,7 +151,7 @@ class Result:
 class Graph:
     """A recipe's components, built: `run` sends everything to the recipe's sinks, `results` gives it to a program.
 
-    Built once and run as often as wanted, by one thread at a time.
+    Built once and run as often as wanted. Threads may share it: their batches take turns in the components.
 
     measure: wait for the device after every node, so that the seconds by node are true on a GPU.
     """
@@ -174,6 +175,7 @@ class Graph:
         self.sinks = sinks
         self.measure = False
         self.summary = Summary()
+        self.turn = threading.Lock()
 
     def context(self, node: Node) -> Context:
         """What a source of this graph is told when another of its kind is built."""
@@ -265,11 +267,13 @@ class Graph:
         began = time.perf_counter()
         size = 1 if source.live else runtime.batch
         feed: Decoder | Newest
+        # what a program's own pictures raise is the program's; the recipe's source is a node of the graph
+        items = source.items() if isinstance(source, Feed) else self._items(source)
         if source.live:
-            feed = Newest(source.items())
+            feed = Newest(items)
         else:
             workers = runtime.workers if workers is None else workers
-            feed = Decoder(source.items(), workers, ahead=max(size, workers))
+            feed = Decoder(items, workers, ahead=max(size, workers))
         done: dict[int, Result] = {}
         order = _Order(source.live)
         free = time.perf_counter()
@@ -296,10 +300,32 @@ class Graph:
                 if group:
                     yield group
         finally:
+            stop = getattr(source, "stop", None)
+            if stop is not None:
+                stop()
             feed.stop()
             summary.dropped = feed.dropped
             summary.reconnects = getattr(source, "reconnects", 0)
             summary.seconds = time.perf_counter() - began
+
+    def _items(self, source: Source) -> Iterator[Item]:
+        """The items of a source of the graph; what goes wrong in naming them tells which node it was."""
+
+        @contextlib.contextmanager
+        def named() -> Iterator[None]:
+            try:
+                yield
+            except LprfError:
+                raise
+            except Exception as error:
+                raise PluginError(_named(self.source_node, error)) from error
+
+        def each(items: Iterator[Item]) -> Iterator[Item]:
+            with named():
+                yield from items
+
+        with named():
+            return each(source.items())
 
     def _attempt(
         self,
@@ -330,7 +356,10 @@ class Graph:
     def _call(self, source: Source, entries: list[Decoded], keep: set[Ref], waited: float) -> tuple[Batch, BatchInfo]:
         began = time.perf_counter()
         origins = [entry.origin for entry in entries]
-        host = source.batch(origins, [entry.image for entry in entries if entry.image is not None])
+        try:
+            host = source.batch(origins, [entry.image for entry in entries if entry.image is not None])
+        except Exception as error:
+            raise _NodeError(_named(self.source_node, error)) from error
         memo: dict[int, Any] = {}
         values: dict[Ref, Any] = {}
         for port, value in self._upload(host, memo).items():
@@ -339,15 +368,16 @@ class Graph:
         for node, implementation in self.steps:
             start = time.perf_counter()
             try:
-                outputs = _call_node(node, implementation, values)
-                if self.measure and self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
+                with self.turn:
+                    outputs = _call_node(node, implementation, values)
+                    if self.measure and self.device.type == "cuda":
+                        torch.cuda.synchronize(self.device)
             except LprfError as error:
                 if not isinstance(error, InputFailure):
                     raise
                 raise _NodeError(error.reason) from error
             except Exception as error:
-                raise _NodeError(f"{node.name} ({node.uses}): {type(error).__name__}: {error}") from error
+                raise _NodeError(_named(node, error)) from error
             values.update(outputs)
             seconds[node.name] = time.perf_counter() - start
         kept = {ref: to_host(values[ref], memo) for ref in keep if ref in values}
@@ -392,8 +422,8 @@ class Graph:
                     sink.fail(result.origin.name, result.reason)
             except BrokenPipeError:
                 raise
-            except OSError as error:
-                raise LprfError(f"{node.name} ({node.uses}): {error}") from error
+            except Exception as error:
+                raise _sink_error(node, sink, error) from error
 
     def _close(self) -> None:
         """Close every sink, whatever becomes of the others; then raise the first thing that went wrong."""
@@ -403,10 +433,8 @@ class Graph:
                 sink.close()
             except BrokenPipeError:
                 continue
-            except OSError as error:
-                first = first or LprfError(f"{node.name} ({node.uses}): {error}")
             except Exception as error:
-                first = first or error
+                first = first or _sink_error(node, sink, error)
         if first is not None:
             raise first
 
@@ -423,6 +451,20 @@ def _mute_stdout() -> None:
 
 class _NodeError(Exception):
     """What a component raised, with the name of its node."""
+
+
+def _named(node: Node, error: Exception) -> str:
+    return f"{node.name} ({node.uses}): {type(error).__name__}: {error}"
+
+
+def _sink_error(node: Node, sink: Any, error: Exception) -> LprfError:
+    """What a sink raised, for the person at the keyboard: which node it was and, of a full disk, which file."""
+    if isinstance(error, LprfError):
+        return error
+    if isinstance(error, OSError):
+        where = error.filename or getattr(sink, "output", None) or "standard output"
+        return LprfError(f"{node.name} ({node.uses}): {where}: {error.strerror or error}")
+    return PluginError(_named(node, error))
 
 
 def _call_node(node: Node, implementation: Any, values: Mapping[Ref, Any]) -> dict[Ref, Any]:

@@ -23,6 +23,7 @@ VIDEOS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v"}
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 COLOUR = (40, 200, 60)  # BGR
 DEFAULT_FPS = 25.0
+LONGEST_NAME = 255  # bytes that a name may have on most disks
 
 
 class Annotate:
@@ -41,6 +42,7 @@ class Annotate:
         self.waiting: tuple[Origin, np.ndarray] | None = None
         self.writer: Any = None
         self.size = (0, 0)
+        self.written = 0
         self.part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
 
     @property
@@ -78,7 +80,17 @@ class Annotate:
         if self.writer is not None:
             self.writer.release()
             self.writer = None
+            self._check()
             self.part.replace(self.path)
+
+    def _check(self) -> None:
+        """OpenCV says nothing of frames that it could not write. Raises LprfError where the file lacks any."""
+        capture = cv2.VideoCapture(str(self.part))
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if frames < self.written:
+            self.part.unlink(missing_ok=True)
+            raise LprfError(f"{self.path}: only {frames} of {self.written} frames could be written; is the disk full?")
 
     def _picture(self, origin: Origin, image: np.ndarray) -> None:
         suffix = Path(origin.name).suffix.lower()
@@ -87,18 +99,22 @@ class Annotate:
         good, data = cv2.imencode(suffix, image, parameters)
         if not good:
             raise LprfError(f"{show(origin.name)}: its annotated picture could not be encoded")
-        with replacing(self.path / self._name(origin, suffix)) as beside:
+        target = self.path / self._name(origin, suffix)
+        if target.exists() and os.path.exists(origin.name) and target.samefile(origin.name):  # noqa: PTH110
+            raise LprfError(
+                f"{show(str(target))}: is the photo itself, which what is drawn would replace; give another folder"
+            )
+        with replacing(target) as beside:
             beside.write_bytes(data.tobytes())
 
     def _name(self, origin: Origin, suffix: str) -> str:
         """A file's own name; frames of one source are numbered."""
         stem = os.path.splitext(os.path.basename(origin.name.rstrip("/")))[0] or "frame"  # noqa: PTH119, PTH122
-        if origin.time is not None or origin.index:
-            stem = f"{stem}-{origin.index:06d}"
-        name = stem + suffix
-        if self.names.setdefault(name, origin.name) != origin.name:
+        number = f"-{origin.index:06d}" if origin.time is not None or origin.index else ""
+        name = stem + number + suffix
+        if len(os.fsencode(name)) > LONGEST_NAME or self.names.setdefault(name, origin.name) != origin.name:
             path = hashlib.sha256(origin.name.encode(errors="surrogateescape")).hexdigest()[:8]
-            name = f"{stem}-{path}{suffix}"
+            name = f"{stem[:40]}-{path}{number}{suffix}"
         return name
 
     def _frame(self, origin: Origin, image: np.ndarray) -> None:
@@ -113,6 +129,7 @@ class Annotate:
         if (image.shape[1], image.shape[0]) != self.size:
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
         self.writer.write(image)
+        self.written += 1
 
     def _start(self, first: np.ndarray, fps: float) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +139,7 @@ class Annotate:
         if not self.writer.isOpened():
             raise LprfError(f"{self.path}: OpenCV cannot write such a video here; try .avi")
         self.writer.write(first)
+        self.written = 1
 
 
 def draw(image: np.ndarray, found: list[Reading]) -> None:

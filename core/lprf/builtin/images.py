@@ -85,6 +85,8 @@ def find_pictures(path: str, suffixes: Sequence[str] = SUFFIXES, recursive: bool
     if kind == "":
         raise LprfError(f"{show(path)}: there is no such file or folder")
     if kind == "file" and path.lower().endswith(".txt"):
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise LprfError(f"{show(path)}: is no regular file; a list of pictures has to be one")
         return read_list(path)
     return [path]
 

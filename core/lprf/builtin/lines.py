@@ -22,14 +22,17 @@ class LineFile:
     """Lines are flushed as they come to `PATH.part` beside the file, which takes its place when it is closed.
 
     So the file itself is never half-written, and what a killed run had done can still be found. `follow` writes
-    into the file itself; "-" is standard output. The file is opened at the first line, or when it is closed.
+    into the file itself, and so it is with a pipe or a device; "-" is standard output. The file is opened at the
+    first line, or when it is closed.
     """
 
     def __init__(self, path: str, follow: bool = False, newline: str = "\n"):
         self.path = Path(path)
         self.to_stdout = path == "-"
         self.newline = newline
-        self.part = self.path if follow else self.path.with_name(self.path.name + ".part")
+        device = self.path.exists() and not self.path.is_file()
+        self.target = self.path if device else Path(os.path.realpath(path))  # a link stays a link
+        self.part = self.target if device or follow else self.target.with_name(self.target.name + ".part")
         self.file: TextIO | None = None
         if not self.to_stdout and self.path.is_dir():
             raise LprfError(f"{path}: is a folder; a file is to be written")
@@ -52,12 +55,13 @@ class LineFile:
             sys.stdout.flush()
             return
         file = self._open()
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        if self.part != self.path:
-            self.part.replace(self.path)
         self.file = None
+        with file:
+            file.flush()
+            if self.part.is_file():
+                os.fsync(file.fileno())
+        if self.part != self.target:
+            self.part.replace(self.target)
 
     def _open(self) -> TextIO:
         if self.file is None:
@@ -66,6 +70,6 @@ class LineFile:
                     sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's language
                 self.file = sys.stdout
             else:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.part.parent.mkdir(parents=True, exist_ok=True)
                 self.file = self.part.open("w", encoding="utf-8", newline="")
         return self.file

@@ -26,7 +26,7 @@ class Table:
         self.limit = params.limit
         self.plates = 0
         self.began = False
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True)  # writes to what sys.stdout is at the time
 
     def write(self, readings: Readings | None = None, detections: Detections | None = None, **_: Any) -> None:
         for reading in of_frame(readings, detections):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -29,8 +30,6 @@ class Video:
     reconnects: how often a live source was opened again.
     """
 
-    total: int | None = None
-
     def __init__(self, params: VideoParams, context: Context):
         self.params = params
         path = params.path
@@ -38,16 +37,22 @@ class Video:
         self.label = f"camera {path}" if isinstance(path, int) else path
         self.reconnects = 0
         self.stopped = threading.Event()
-        if isinstance(path, str) and not self.live:
-            if not os.path.isfile(path):  # noqa: PTH113
-                what = "is not a video file" if os.path.exists(path) else "there is no such file"  # noqa: PTH110
-                raise LprfError(f"{show(path)}: {what}")
-            count = self._counted(path)
-            self.total = -(-count // params.every) if count > 0 else None
+
+    @functools.cached_property
+    def total(self) -> int | None:
+        """How many frames a file says it gives. Raises LprfError where there is no such file."""
+        path = self.params.path
+        if not isinstance(path, str) or self.live:
+            return None
+        if not os.path.isfile(path):  # noqa: PTH113
+            what = "is not a video file" if os.path.exists(path) else "there is no such file"  # noqa: PTH110
+            raise LprfError(f"{show(path)}: {what}")
+        count = self._counted(path)
+        return -(-count // self.params.every) if count > 0 else None
 
     def items(self) -> Iterator[Item]:
         self.stopped.clear()
-        yield from self._live() if self.live else self._file()
+        return self._live() if self.live else self._file()
 
     def stop(self) -> None:
         """End the waiting for a stream that is lost."""
@@ -62,7 +67,8 @@ class Video:
     def _file(self) -> Iterator[Item]:
         capture = _open(self.params.path)
         if not capture.isOpened():
-            raise LprfError(f"{show(self.label)}: cannot be opened as a video")
+            yield _failed(Origin(self.label), "cannot be opened as a video")
+            return
         rate = capture.get(cv2.CAP_PROP_FPS)
         expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         index = 0

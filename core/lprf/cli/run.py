@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 from lprf.cli.common import add_recipe_arguments, load
 from lprf.errors import LprfError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lprf.recipe import Recipe
     from lprf.stream import Summary
 
@@ -92,16 +95,21 @@ def _progress(noun: str) -> Iterator[Callable[[Summary], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # what a sink prints goes above the bar, unless it goes to a pipe
-    ) as bar:
+    with (
+        ExitStack() as after,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+        ) as bar,
+    ):
+        if sys.stdout.isatty():
+            after.enter_context(redirect_stdout(_Above(bar.console)))
         task = bar.add_task(noun, total=None, rate="")
 
         def told(summary: Summary) -> None:
@@ -109,6 +117,28 @@ def _progress(noun: str) -> Iterator[Callable[[Summary], None]]:
             bar.update(task, total=summary.total, completed=_done(summary), rate=rate)
 
         yield told
+
+
+class _Above(io.TextIOBase):
+    """Standard output on the terminal that has the bar: whole lines, put above it as they are."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.begun = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        from rich.text import Text
+
+        *lines, self.begun = (self.begun + text).split("\n")
+        for line in lines:
+            self.console.print(Text.from_ansi(line), soft_wrap=True)
+        return len(text)
 
 
 class _Lines:
