@@ -18,7 +18,7 @@ import pydantic
 
 import lprf.api
 import lprf.testing
-from lprf import cli, data, hooks, reader, stages, stream
+from lprf import boxes, cli, data, decoding, hooks, reader, sampling, stages, stream
 from lprf import recipe as recipes
 from lprf.cli.components import default_text, port_text, type_text
 from lprf.component import KINDS, Component, Port
@@ -270,6 +270,10 @@ def python() -> Iterator[str]:
     yield from _function("replacing", lprf.api.replacing, "###")
     for error in (LprfError, RecipeError, PluginError, WeightsError, InputFailure):
         yield from [f"### {error.__name__}", "", *_prose(inspect.getdoc(error) or "").splitlines(), ""]
+    yield from ["## What detectors, rectifiers and recognizers can be made of", ""]
+    for function in (boxes.overlaps, boxes.clipped, boxes.nms, sampling.sample_boxes, sampling.sample_quads):
+        yield from _function(f"{function.__module__}.{function.__name__}", function, "###")
+    yield from _class(decoding.Decoder, "###")
     yield from ["## Testing them", "", *_prose(inspect.getdoc(lprf.testing) or "").splitlines(), ""]
     for name in lprf.testing.__all__:
         suite = getattr(lprf.testing, name)
@@ -285,6 +289,8 @@ def _class(cls: type, level: str = "##") -> Iterator[str]:
         for field in dataclasses.fields(cls):
             yield f"    {field.name}: {field.type}{_default(field)},"
         yield from [")", "```", ""]
+    elif "__init__" in vars(cls) and not getattr(cls, "_is_protocol", False):
+        yield from [f"    {cls.__name__}{_signature(cls.__init__).removesuffix(' -> None')}", ""]
     yield from [*_prose(inspect.getdoc(cls) or "").splitlines(), ""]
     methods = list(_methods(cls))
     yield from ["Methods and properties:", "", *methods, ""] if methods else []
@@ -293,7 +299,8 @@ def _class(cls: type, level: str = "##") -> Iterator[str]:
 def _methods(cls: type) -> Iterator[str]:
     for name, member in vars(cls).items():
         function = member.fget if isinstance(member, property) else member
-        if inspect.isfunction(function) and not name.startswith("_") and inspect.getdoc(function):
+        public = not name.startswith("_") or name == "__call__"
+        if inspect.isfunction(function) and public and inspect.getdoc(function):
             signature = name if isinstance(member, property) else f"{name}{_signature(function)}"
             text = _prose(inspect.getdoc(function) or "", "    ")
             yield f"- `{signature}`: {text}" + "\n" * ("\n\n" in text)  # a blank line ends a list within an item
@@ -308,7 +315,7 @@ def _signature(function: Any) -> str:
     signature = inspect.signature(function)
     shown = [p for name, p in signature.parameters.items() if name != "self"]
     text = str(signature.replace(parameters=shown))
-    return re.sub(r"'([^']*)'", r"\1", text)  # annotations are text, whatever the version of Python
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are text, whatever the version of Python
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -355,7 +362,7 @@ def _described(lines: Iterable[str]) -> Iterator[str]:
             names = ", ".join(f"`{name}`" for name in re.split(r", | and ", match[1].replace("`", "")))
             yield f"- {names}: {_plain(match[2])}"
             inside = True
-        elif inside and line.startswith("Raises "):
+        elif inside and line.startswith(("Raises ", "Returns ")):
             inside = False
             yield from ["", _plain(line)]
         else:
