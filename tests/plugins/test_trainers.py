@@ -1,0 +1,151 @@
+"""Every shipped trainer: killed at random moments it ends with the same weights; two processes follow one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lprf import stages
+from lprf.recipe import load_recipe
+from tiny_photos import write_ccpd
+
+RECIPE = """
+lprf: 1
+kind: train
+name: tiny
+runtime: {device: cpu, workers: 0}
+graph:
+  data: {uses: ccpd.dataset, with: {root: train}}
+  val: {uses: ccpd.dataset, with: {root: val}}
+  pnet_samples: {uses: mtcnn.samples, inputs: {dataset: data.dataset}, with: {net: pnet, count: 64}}
+  pnet:
+    uses: mtcnn.pnet-trainer
+    inputs: {samples: pnet_samples.samples, val: val.dataset}
+    with: {batch: 8, steps: 60, precision: float32, log_every: 10, validate_every: 25, checkpoint_seconds: 0}
+  onet_samples:
+    uses: mtcnn.samples
+    inputs: {dataset: data.dataset, pnet: pnet.weights}
+    with: {net: onet, count: 1500, threshold: 0.1}
+  onet:
+    uses: mtcnn.onet-trainer
+    inputs: {samples: onet_samples.samples, val: val.dataset}
+    with:
+      batch: 48
+      steps: 60
+      lr: 0.0005  # at its own, rounding alone drives two runs apart by more than is tested here, within 30 steps
+      precision: float32
+      warmup: 10
+      log_every: 10
+      validate_every: 25
+      checkpoint_seconds: 0
+  plates: {uses: synth.plates, with: {count: 2000, size: [24, 96]}}
+  read:
+    uses: lprnet.trainer
+    inputs: {datasets: [plates.dataset, data.dataset], val: val.dataset}
+    with:
+      size: [24, 96]
+      width: 0.25
+      batch: 16
+      steps: 60
+      precision: float32
+      warmup: 10
+      raise_at: 0.01
+      log_every: 10
+      validate_every: 25
+      checkpoint_seconds: 0
+"""
+STAGES = {"pnet": ["pnet"], "onet": ["onet"], "read": ["read-stn", "read-lprnet"]}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all of it was run, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_ccpd(folder / "train", 24)
+    write_ccpd(folder / "val", 4, 100)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    stages.run(load_recipe(folder / "recipe.yaml"), root=folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(whole, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def written(path: Path) -> int | None:
+    """When a file was written last."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def losses(root: Path, stage: str) -> list[float]:
+    """The loss of each interval."""
+    [path] = root.glob(f"runs/tiny/{stage}/*/metrics.csv")
+    with path.open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_random_moments_the_weights_are_the_same(whole: Path, folder: Path, stage: str) -> None:
+    [there] = (folder / "runs/tiny" / stage).iterdir()
+    shutil.rmtree(there)
+    shutil.rmtree(folder / "runs/tiny/weights")
+    command = [sys.executable, "-m", "lprf", "run", "recipe.yaml"]
+    pipe = subprocess.PIPE
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=pipe, start_new_session=True)
+        before = written(there / "checkpoint.pt")
+        deadline = time.monotonic() + 60
+        for _ in range(random.randint(1, 6)):
+            now = written(there / "checkpoint.pt")
+            while now == before and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.003)
+                now = written(there / "checkpoint.pt")
+            before = now
+        time.sleep(random.random() * 0.03)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert (there / "checkpoint.pt").exists()
+        assert not (there / "stage.json").exists(), "it was over before it was killed"
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "from step 0" not in done.stderr
+    for name in STAGES[stage]:
+        path = f"runs/tiny/weights/{name}.safetensors"
+        undisturbed, found = load_file(whole / path), load_file(folder / path)
+        assert undisturbed.keys() == found.keys()
+        assert all(torch.equal(undisturbed[key], found[key]) for key in found)
+    assert losses(folder, stage) == losses(whole, stage)
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one(whole: Path, folder: Path) -> None:
+    for stage in STAGES:  # but not the samples: both learn from the same
+        shutil.rmtree(folder / "runs/tiny" / stage)
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 50000))]
+    command = [sys.executable, "-m", *torchrun, "-m", "lprf", "run", "recipe.yaml"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ", 2 processes, from step 0" in done.stderr
+    for stage in ("pnet", "onet"):
+        assert losses(folder, stage) == pytest.approx(losses(whole, stage), abs=1e-3)
+    # its norms have statistics of their own in each process on CPUs
+    assert losses(folder, "read")[-1] == pytest.approx(losses(whole, "read")[-1], rel=0.05)
