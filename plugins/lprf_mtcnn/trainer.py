@@ -76,7 +76,7 @@ class PnetTask(Task):
         boxed = positive | (labels == PART)
         losses = F.cross_entropy(logits, positive.long(), reduction="none")
         positives = distributed.total(positive.sum())
-        count = max(len(batch["images"]), round(self.params.negatives * float(positives)))
+        count = max(self.params.batch, round(self.params.negatives * float(positives)))
         own = losses[negative]
         hard = own[distributed.hardest(own, count)]
         chance = own[batch["counted"].flatten()[negative]]
