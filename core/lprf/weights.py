@@ -325,6 +325,57 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+# Publishing
+
+
+def publish(
+    source: str | Path,
+    target: str | Path,
+    reports: Mapping[str, Mapping[str, Any]],
+    summary: str | None = None,
+    weaknesses: Iterable[str] = (),
+) -> WeightsInfo:
+    """File trained weights under a name of their own, with a card that tells what they score.
+
+    source: a name or path, as `find` takes it. target: the path to write, NAME.safetensors.
+    reports: what `core.evaluate` reported with these weights, by a name for the data.
+    Raises WeightsError.
+    """
+    weights = find_and_load(source)
+    metadata = dict(weights.info.metadata)
+    metadata["scores"] = [row for name, report in reports.items() for row in _scores(name, report)]
+    if summary:
+        metadata["summary"] = summary
+    if listed := list(weaknesses):
+        metadata["weaknesses"] = listed
+    info = read_info(save(target, weights.tensors, metadata))
+    write_card(info)
+    return info
+
+
+def _scores(name: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a card that a report of `core.evaluate` gives."""
+    rows: list[dict[str, Any]] = []
+
+    def add(metric: str, rate: Mapping[str, Any] | None) -> None:
+        if rate and rate.get("total"):
+            interval = rate["interval"]
+            rows.append(
+                {"on": name, "metric": metric, "right": rate["hits"], "of": rate["total"], "interval": interval}
+            )
+
+    found = report.get("detection") or {}
+    for overlap, numbers in found.items():
+        add(f"found at IoU {overlap}", numbers.get("recall"))
+    if found:
+        main = found.get(str(report.get("iou"))) or next(iter(found.values()))
+        rows.append({"on": name, "metric": "false boxes", "value": main["false_boxes"], "of": report.get("pictures")})
+    read = (report.get("reading") or {}).get("end_to_end" if found else "given_found") or {}
+    add("found and read" if found else "read", read.get("plates"))
+    add("all but the first character", read.get("without_first"))
+    return rows
+
+
 # Cards
 
 

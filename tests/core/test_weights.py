@@ -284,3 +284,26 @@ def test_finding_weights_imports_neither_torch_nor_numpy(tmp_path: Path) -> None
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'cv2', 'safetensors')))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    tensors = {"a": torch.randn(2, 3)}
+    trained = weights.save(tmp_path / "trained.safetensors", tensors, {"architecture": "lprnet", "licence": "MIT"})
+    rate = {"value": 0.75, "hits": 3, "total": 4, "interval": [0.3, 0.95]}
+    report = {
+        "iou": 0.5,
+        "pictures": 7,
+        "detection": {"0.5": {"recall": rate, "false_boxes": 2}},
+        "reading": {"end_to_end": {"plates": rate, "without_first": rate}, "given_found": {"plates": None}},
+    }
+    crops = {"detection": None, "reading": {"given_found": {"plates": rate}}}
+    info = weights.publish(
+        *(str(trained), tmp_path / "mine.safetensors", {"street": report, "crops": crops}, "A reader."), ["dark ones"]
+    )
+    card = weights.card_path(info).read_text(encoding="utf-8")
+    assert weights.verify(info, ["lprnet"]) == []
+    assert "| street | found at IoU 0.5 | 75.0 % | 3 / 4 | 30.0 to 95.0 % |" in card
+    assert "| street | false boxes | 2 | 7 |" in card and "| crops | read | 75.0 % |" in card
+    assert "A reader." in card and "- dark ones" in card and info.metadata["licence"] == "MIT"
+    assert torch.equal(weights.load(info).tensors["a"], tensors["a"])

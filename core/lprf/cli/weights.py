@@ -19,6 +19,7 @@ Examples:
   lprf weights import pnet_Weights             recognised by its tensors, filed as seed-pnet
   lprf weights import best.pth --as my-lprnet
   lprf weights import checkpoints/             every checkpoint in a folder
+  lprf weights publish runs/train-mtcnn/weights/pnet.safetensors --as my-pnet --report "street photos=report.json"
 
 Weights are looked for beside the recipe, in LPRF's data folder (LPRF_HOME overrides where that is), where
 imported ones go, and among the shipped ones. Pickled checkpoints are loaded so that they cannot run code.
@@ -26,7 +27,7 @@ imported ones go, and among the shipped ones. Pickled checkpoints are loaded so 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | verify | import")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | verify | import | publish")
     verbs.add_parser("list", help="name, architecture, licence and file of all weights")
     show = verbs.add_parser("show", help="print the card of weights")
     show.add_argument("name", metavar="NAME", help="a name or a path")
@@ -35,10 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bring = verbs.add_parser("import", help="file pickled checkpoints as safetensors with metadata")
     bring.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="checkpoints, or folders of them")
     bring.add_argument("--as", dest="name", metavar="NAME", help="what to file it as (one checkpoint only)")
+    publish = verbs.add_parser("publish", help="file trained weights under a name, with a card of what they score")
+    publish.add_argument("source", metavar="WEIGHTS", help="a name or a path")
+    publish.add_argument("--as", dest="name", metavar="NAME", required=True, help="what to file them as")
+    publish.add_argument("--to", metavar="FOLDER", type=Path, help="where; LPRF's data folder by default")
+    publish.add_argument("--summary", metavar="TEXT", help="one sentence that says what they are")
+    publish.add_argument("--weakness", action="append", default=[], metavar="TEXT", help="a known one; may be repeated")
+    publish.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        metavar="DATA=FILE",
+        help="a name for the data, and the report.json that core.evaluate left; may be repeated",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    verbs = {"list": _list, "show": _show, "verify": _verify, "import": _import}
+    verbs = {"list": _list, "show": _show, "verify": _verify, "import": _import, "publish": _publish}
     return verbs[args.verb](args)
 
 
@@ -101,6 +115,26 @@ def _import(args: argparse.Namespace) -> int:
     if not filed:
         raise LprfError("nothing was imported")
     return 1 if failed else 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    import json
+
+    from lprf import weights
+
+    reports = {}
+    for given in args.report:
+        name, _, file = given.rpartition("=")
+        try:
+            reports[name or file] = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{file}: not a report: {error}") from error
+        if not isinstance(reports[name or file], dict):
+            raise WeightsError(f"{file}: not a report of core.evaluate")
+    target = (args.to or weights.home() / "weights") / f"{args.name}{weights.SUFFIX}"
+    info = weights.publish(args.source, target, reports, args.summary, args.weakness)
+    print(f"{info.name}: {info.path}, its card beside it; sha256 {info.sha256}")
+    return 0
 
 
 def _checkpoints(paths: list[Path]) -> Iterator[Path]:
