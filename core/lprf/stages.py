@@ -269,7 +269,7 @@ class _Runner:
     def _identity(self, ref: Ref) -> str:
         if ref.node in self.keys:
             return f"{self.keys[ref.node]}.{ref.port}"
-        fingerprint: str = self.values[ref].fingerprint()
+        fingerprint: str = self._value(ref).fingerprint()
         return fingerprint
 
     def _forced(self) -> set[str]:
@@ -393,9 +393,14 @@ class _Runner:
             for ref in refs:
                 if ref not in self.values:  # an optional output, such as those of core.audit
                     raise LprfError(f"{node.name}: {ref} gives nothing here, as '{ref.node}' has no input for it")
-            found = [self.values[ref] for ref in refs]
+            found = [self._value(ref) for ref in refs]
             inputs[port] = found if ports[port].many else found[0]
-        return inputs | {name: self.values[ref] for name, ref in node.rebind.items()}
+        return inputs | {name: self._value(ref) for name, ref in node.rebind.items()}
+
+    def _value(self, ref: Ref) -> Any:
+        if ref not in self.values:  # an optional output, such as a part that a split was not asked for
+            raise LprfError(f"{ref} is needed, but with its parameters as they are '{ref.node}' does not give it")
+        return self.values[ref]
 
     def _keep(self, node: Node, outputs: Mapping[str, Any]) -> None:
         self.values |= {Ref(node.name, port): value for port, value in _checked(node, outputs).items()}

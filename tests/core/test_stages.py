@@ -353,6 +353,14 @@ def test_rows_that_were_skipped_are_named(plugins: Plugins, folder: Path, caplog
     assert "and 2 more" in said
 
 
+def test_an_output_that_is_not_given_is_named(plugins: Plugins, folder: Path) -> None:
+    numbers = "data: {uses: tiny.numbers}"
+    split = "many: {uses: synth.plates, with: {count: 30}}\n  data: {uses: core.split, inputs: {dataset: many.dataset}}"
+    (folder / "recipe.yaml").write_text(ONE.replace(numbers, split).replace("data.dataset", "data.test"))
+    with pytest.raises(LprfError, match=r"data\.test is needed, but .* 'data' does not give it"):
+        run(plugins)
+
+
 # What a run leaves
 
 
