@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 class Lock:
@@ -25,9 +28,11 @@ class Lock:
         file = self.path.open("a+", encoding="utf-8")
         try:
             _take(file)
-        except OSError:
-            file.close()
-            return False
+        except OSError as error:
+            if error.errno in TAKEN:
+                file.close()
+                return False
+            # a file system without locks: runs at the same time are not told apart there
         self.file = file
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -47,8 +52,8 @@ class Lock:
         try:
             with self.path.open("r+", encoding="utf-8") as file:
                 _take(file)
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno in TAKEN
         return False
 
     def release(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import pty
 import random
+import re
 import resource
 import shlex
 import signal
@@ -17,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lprf import stages
+from lprf import lock, stages
 from lprf.cli import main
 from lprf.errors import LprfError
 from lprf.plugins import Plugins
@@ -492,6 +496,34 @@ def test_ctrl_c(folder: Path, whole: bytes, environment: dict[str, str], workers
     done = subprocess.run(command("one.yaml"), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (folder / "runs/one/weights/net.safetensors").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_bar_where_a_person_watches(folder: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command("one.yaml"), stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+        while part := os.read(ours, 65536):
+            said += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    shown = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", said.decode())
+    assert re.search(r"net .*\d+/60 loss \d\.\d+, \d+/s, \d+ s left", shown)
+    assert "net: step 7/60: loss" in shown
+    assert shown.rstrip().endswith("weights: runs/one/weights/net.safetensors")
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_take", none)
+    there = lock.Lock(tmp_path / "x")
+    assert there.acquire()
+    assert not there.held()
+    there.release()
 
 
 @pytest.mark.slow
