@@ -19,6 +19,7 @@ from tiny_training import TinyParams, TinyTask, fit
 
 from lprf.context import Context
 from lprf.training import distributed
+from lprf.training.log import Table
 from lprf.training.loop import TrainingDiverged, learning_rate, train
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -190,6 +191,37 @@ def test_a_loss_that_rises_stops(tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match=r"rose from .* by step 30"):
         train(task, task.params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
     assert (tmp_path / "bad-batch.pt").is_file()
+
+
+def test_tensorboard_shows_each_step_once_after_an_interruption(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    params = TinyParams(steps=40, checkpoint_steps=10, checkpoint_seconds=1000)
+    torch.manual_seed(7)
+    task = TinyTask(params)
+    interrupt_at(task, 25)
+    with pytest.raises(Interrupted):
+        train(task, params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=7))
+    fit(params, tmp_path)
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("train/loss")] == [10, 20, 30, 40]
+    assert [event.step for event in shown.Scalars("validation/score")] == [10, 20, 30, 40]
+    losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
+    assert [event.value for event in shown.Scalars("train/loss")] == pytest.approx(losses, rel=1e-4)
+
+
+def test_a_metric_that_comes_late_gets_a_column(tmp_path: Path) -> None:
+    table = Table(tmp_path / "metrics.csv")
+    table.add(10, {"loss": 1.5})
+    table.add(20, {"loss": 1.25, "corners": 0.5})
+    with table.path.open("a") as file:
+        file.write("30,0.")  # a crash
+    again = Table(tmp_path / "metrics.csv", 20)
+    again.add(30, {"loss": 1.0, "corners": 0.25})
+    assert [row["step"] for row in rows(table.path)] == ["10", "20", "30"]
+    assert [row["corners"] for row in rows(table.path)] == ["", "0.5", "0.25"]
 
 
 def test_learning_rate() -> None:
