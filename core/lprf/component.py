@@ -66,6 +66,7 @@ class RecipeParam:
 
 InputPath = Annotated[str, PathParam()]
 OutputPath = Annotated[str, PathParam(output=True)]
+NameOrYaml = Annotated[str, PathParam(suffix=".yaml")]
 
 
 def marked(params: type[Params], marker: type[M]) -> dict[str, M]:

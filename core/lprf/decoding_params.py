@@ -7,7 +7,7 @@ from typing import Literal
 import pydantic
 from pydantic import Field
 
-from lprf.component import Params
+from lprf.component import NameOrYaml, Params
 
 
 class DecodingParams(Params):
@@ -18,7 +18,7 @@ class DecodingParams(Params):
     )
     beam: int = Field(8, ge=1, le=64, description="how many texts the beam follows at once; at least `top`")
     top: int = Field(3, ge=1, le=64, description="how many texts are given as alternatives; greedy finds one alone")
-    format: str | None = Field(
+    format: NameOrYaml | None = Field(
         None,
         description="plate format that texts are to fit: cn, de, us-any, us-ca, your own, or a path to a .yaml file. A "
         "text is kept and marked as fitting none where nothing that fits is at all probable",

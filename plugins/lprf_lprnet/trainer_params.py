@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from lprf.component import weights_name
+from lprf.component import NameOrYaml, weights_name
 from lprf.training.params import LoopParams
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,7 +30,7 @@ class TrainerParams(LoopParams):
     )
     stn: bool = Field(True, description="train a spatial transformer in front")
     stn_lr: float = Field(0.2, gt=0, le=10, description="the transformer's learning rate, as a factor")
-    format: str = Field("cn", description="plate format whose alphabet is learnt")
+    format: NameOrYaml = Field("cn", description="plate format whose alphabet is learnt, or a path to a .yaml file")
     alphabet: str | None = Field(None, min_length=1, max_length=10_000, description="in place of the format's")
     init: weights_name("lprnet") | None = Field(  # type: ignore[valid-type]
         None, description="weights to begin from, of the same decoder, size, width and alphabet: to train on"

@@ -265,3 +265,11 @@ def test_a_missing_recipe_suggests_one(plugins: Plugins) -> None:
 )
 def test_any_text_gives_problems_and_never_a_crash(load: Callable[..., Recipe], tmp_path: Path, text: str) -> None:
     assert complaints(lambda: load(text), tmp_path)
+
+
+def test_a_format_is_a_name_or_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    text = "lprf: 1\nkind: train\nname: t\ngraph:\n  a: {uses: synth.plates, with: {country: %s}}\n"
+    for given, wanted in (("de", "de"), ("my.yaml", str(tmp_path / "mine/my.yaml"))):
+        (tmp_path / "mine/r.yaml").write_text(text % given, encoding="utf-8")
+        assert load_recipe(tmp_path / "mine/r.yaml").nodes["a"].params.country == wanted  # type: ignore[attr-defined]
