@@ -226,7 +226,7 @@ def cells(kind: Kind, text: str) -> list[tuple[str, Box]]:
     return found
 
 
-def _paste(canvas: np.ndarray, glyph: np.ndarray, middle: tuple[float, float]) -> tuple[slice, slice] | None:
+def paste_mask(canvas: np.ndarray, glyph: np.ndarray, middle: tuple[float, float]) -> tuple[slice, slice] | None:
     """Lighten `canvas` by a mask centred on `middle` (pixels); the part that was touched."""
     h, w = glyph.shape
     x, y = round(middle[0] - w / 2), round(middle[1] - h / 2)
@@ -262,7 +262,7 @@ def draw(kind: Kind, text: str, style: Style, scale: float) -> np.ndarray:
         glyph = mask(character, style.face, round(w * scale), round(h * scale), round(weight * 4) / 4)
         middle = ((x + w / 2 + style.shift[0]) * scale, (y + h / 2 + style.shift[1]) * scale)
         is_red = red is not None and (character in kind.red or number < kind.red_first)
-        _paste(red if is_red and red is not None else ink, glyph, middle)
+        paste_mask(red if is_red and red is not None else ink, glyph, middle)
     if style.dot:
         for x, y in kind.dots:
             _circle(ink, x + style.shift[0], y + style.shift[1], style.dot, scale)
@@ -292,7 +292,7 @@ def word_mask(canvas: np.ndarray, word: str, box: Sequence[float], face: str, we
         if character == " ":
             continue
         glyph = mask(character, face, max(2, round(pitch * 0.82)), max(3, round(height)), weight)
-        _paste(canvas, glyph, (x + (i + 0.5) * pitch, y + height / 2))
+        paste_mask(canvas, glyph, (x + (i + 0.5) * pitch, y + height / 2))
 
 
 def blend(image: np.ndarray, alpha: np.ndarray, colour: Colour) -> np.ndarray:

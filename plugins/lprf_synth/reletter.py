@@ -17,7 +17,7 @@ import numpy as np
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import LprfError
 from lprf_synth.atlas import CELL, mask
-from lprf_synth.plates import kinds
+from lprf_synth.plates import kinds, paste_mask
 
 if TYPE_CHECKING:
     from lprf.context import Context
@@ -112,27 +112,21 @@ def reletter(image: np.ndarray, plate: Truth, province: str, rng: np.random.Gene
     width, height = round(CELL[0] * scale * rng.uniform(0.86, 1.0)), round(CELL[1] * scale * rng.uniform(0.9, 1.0))
     weight = round(2 * rng.uniform(5.5, 10.5)) / 2
     glyph = mask(province, "plate", max(3, width), max(5, height), weight)
-    cover = np.zeros((size[1], size[0]), np.float32)
-    y, x = (cover.shape[0] - glyph.shape[0]) // 2, (cover.shape[1] - glyph.shape[1]) // 2
-    h, w = min(glyph.shape[0], cover.shape[0]), min(glyph.shape[1], cover.shape[1])
-    cover[max(y, 0) : max(y, 0) + h, max(x, 0) : max(x, 0) + w] = glyph[
-        max(-y, 0) : max(-y, 0) + h, max(-x, 0) : max(-x, 0) + w
-    ]
-    shift = np.array([[1, 0, rng.normal(0, scale)], [0, 1, rng.normal(0, scale)]])
-    cover = cv2.GaussianBlur(cv2.warpAffine(cover, shift, size), (0, 0), soft)[:, :, None] / 255
+    inked = np.zeros((size[1], size[0]), np.uint8)
+    middle = np.array(size) / 2 + rng.normal(0, scale, 2)
+    paste_mask(inked, glyph, (middle[0], middle[1]))
+    cover = cv2.GaussianBlur(inked.astype(np.float32) / 255, (0, 0), soft)[:, :, None]
     drawn = back + (ink - back) * cover
     drawn += cv2.GaussianBlur(rng.standard_normal(drawn.shape, np.float32), (0, 0), 0.6) * 2 * grain
     edge = max(1, round(0.5 * AROUND * scale))
     share = np.zeros((size[1], size[0]), np.float32)
     share[edge:-edge, edge:-edge] = 1
-    share = cv2.blur(share, (2 * edge + 1, 2 * edge + 1))
-    height_, width_ = image.shape[:2]
-    laid = [
-        cv2.warpPerspective(x, to_patch, (width_, height_), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        for x in (drawn, share)
-    ]
-    result = image + (laid[0] - image) * laid[1][:, :, None]
-    return np.clip(result, 0, 255).astype(np.uint8)
+    faded = cv2.blur(share, (2 * edge + 1, 2 * edge + 1))
+    there = (image.shape[1], image.shape[0])
+    back_flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpPerspective(drawn, to_patch, there, flags=back_flags)
+    laid_share = cv2.warpPerspective(faded, to_patch, there, flags=back_flags)
+    return np.clip(image + (laid - image) * laid_share[:, :, None], 0, 255).astype(np.uint8)
 
 
 def _colours(patch: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
