@@ -29,6 +29,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -151,11 +152,22 @@ def run(
 
 
 def resume_command(recipe: Recipe) -> str:
-    """What to type to go on with a run, as near as it can be known: the command line, if it was this one."""
+    """What to type to go on with a run, as near as it can be known: the command line, if it was this one.
+
+    Without `--force`, which would begin again.
+    """
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    if words[0] in ("lprf", "__main__.py") and "run" in words:
-        return shlex.join(["lprf", *words[1:]])
-    return shlex.join(["lprf", "run", str(recipe.path)])
+    if words[0] not in ("lprf", "__main__.py") or "run" not in words:
+        return shlex.join(["lprf", "run", str(recipe.path)])
+    kept = []
+    arguments = iter(words[1:])
+    for word in arguments:
+        if not word.startswith("--f"):  # nothing else does; it may be shortened
+            kept.append(word)
+        elif "=" not in word:
+            next(arguments, None)
+    launcher = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m"]
+    return shlex.join([*(launcher if distributed.under_torchrun() else []), "lprf", *kept])
 
 
 class _Runner:
@@ -471,7 +483,7 @@ def _params(params: Params, folder: Path, rebound: Collection[str] = (), node: s
     kind = type(params)
     unkeyed = marked(kind, Unkeyed)
     named_weights, recipes = marked(kind, WeightsParam), marked(kind, RecipeParam)
-    paths = {name for name, marker in marked(kind, PathParam).items() if not marker.output}
+    paths = {name: marker.suffix for name, marker in marked(kind, PathParam).items() if not marker.output}
     overrides = {marker.overrides for marker in recipes.values()}  # they show in the recipe they change
     found = {}
     for name, value in params.model_dump(mode="json").items():
@@ -479,7 +491,7 @@ def _params(params: Params, folder: Path, rebound: Collection[str] = (), node: s
             continue
         if name in named_weights:
             found[name] = _each(value, lambda item: weights.find(item, folder).sha256)
-        elif name in paths:
+        elif name in paths and (not paths[name] or str(value).endswith(paths[name])):
             found[name] = _each(value, lambda item: _content(Path(item)))
         else:
             found[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)

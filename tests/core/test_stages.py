@@ -288,6 +288,35 @@ def test_a_failure_names_the_log_and_the_command(plugins: Plugins, folder: Path)
     assert "from step 8" in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("typed", "environment", "expected"),
+    [
+        ("/bin/lprf run my.yaml -s a.b='[1, 2]'", {}, "lprf run my.yaml -s 'a.b=[1, 2]'"),
+        ("x/lprf/__main__.py run my.yaml --force onet --force=pnet --debug", {}, "lprf run my.yaml --debug"),
+        ("x/lprf/__main__.py run my.yaml --fo onet", {}, "lprf run my.yaml"),
+        (
+            "x/lprf/__main__.py run my.yaml",
+            {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "0"},
+            "torchrun --nproc-per-node 4 -m lprf run my.yaml",
+        ),
+        ("/bin/pytest -q", {}, "lprf run recipe.yaml"),
+    ],
+)
+def test_the_command_that_goes_on(
+    plugins: Plugins,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    environment: dict[str, str],
+    expected: str,
+) -> None:
+    recipe = load_recipe("recipe.yaml", (), plugins)
+    monkeypatch.setattr(sys, "argv", shlex.split(typed))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert stages.resume_command(recipe) == expected
+
+
 def test_a_loss_that_is_not_a_number_fails_the_stage_and_leaves_the_batch(plugins: Plugins, folder: Path) -> None:
     with pytest.raises(stages.StageFailed, match=r"not finite at step 5; the batch is in .*bad-batch\.pt") as failed:
         run(plugins, ["first.nan_at=5"])
@@ -484,6 +513,25 @@ def test_the_second_of_two_runs_waits_and_says_so(folder: Path, whole: bytes, en
 
 
 @pytest.mark.slow
+def test_a_run_that_waits_takes_over_from_one_that_is_killed(
+    folder: Path, whole: bytes, environment: dict[str, str]
+) -> None:
+    first = start("one.yaml", "-s", "net.pause=0.2", "-s", "runtime.workers=2", env=environment)
+    wait_for("one/net/*/checkpoint.pt", first)
+    second = start("one.yaml", env=environment)
+    assert second.stderr is not None
+    for line in second.stderr:
+        if "waiting for it" in line:
+            break
+    first.send_signal(signal.SIGKILL)  # it alone: its workers outlive it by some seconds
+    _, said = second.communicate(timeout=120)
+    first.communicate(timeout=60)
+    assert second.returncode == 0, said
+    assert "goes on from its checkpoint" in said
+    assert (folder / "runs/one/weights/net.safetensors").read_bytes() == whole
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c(folder: Path, whole: bytes, environment: dict[str, str], workers: int) -> None:
     process = start("one.yaml", "-s", f"runtime.workers={workers}", env=environment)
@@ -524,6 +572,25 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert there.acquire()
     assert not there.held()
     there.release()
+
+
+@pytest.mark.slow
+def test_the_command_line(folder: Path) -> None:
+    def lprf(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command("recipe.yaml", *words), capture_output=True, text=True, check=False)
+
+    assert lprf().returncode == 0
+    done = lprf("--dry-run", "-s", "second.lr=0.002")
+    assert done.returncode == 0
+    assert re.findall(r"^(\w+) +to run +(.*)$", done.stdout, re.M) == [
+        ("second", "lr: 0.001 → 0.002"),
+        ("measure", "detect.onet (second.weights) changed"),
+    ]
+    done = lprf("--force", "measure")
+    assert re.findall(r"^(\w+) +ran ", done.stdout, re.M) == ["measure"]
+    done = lprf("--force", "mesure")
+    assert done.returncode == 2
+    assert "did you mean 'measure'" in done.stderr
 
 
 @pytest.mark.slow

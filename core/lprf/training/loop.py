@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import itertools
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -157,6 +159,8 @@ class _Loop:
     def __init__(self, task: Task, params: LoopParams, context: Context):
         self.task, self.params, self.context = task, params, context
         self.device = context.device
+        if params.batch < distributed.share().size:
+            raise LprfError(f"a batch of {params.batch} cannot be shared by {distributed.share().size} processes")
         self.steps = _total_steps(task, params)
         self.validate_every = params.validate_every or max(1, task.steps_per_epoch or -(-self.steps // 10))
         for name, network in task.networks.items():
@@ -309,7 +313,7 @@ class _Loop:
             sampler=range(first, self.steps * self.params.accumulate),
             num_workers=self.context.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_one_thread,
+            worker_init_fn=functools.partial(_worker_started, os.getpid()),
             generator=torch.Generator(),
         )
         return iter(loader)
@@ -457,8 +461,10 @@ def _seed(seed: int, step: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _one_thread(_: int) -> None:
-    """A worker process leaves the other cores to its siblings."""
+def _worker_started(parent: int, _: int) -> None:
+    """A worker process leaves the other cores to its siblings, and does not outlive its parent for ever."""
+    if os.getppid() != parent:  # killed this moment: torch watches its parent from now on, whoever that is
+        os._exit(1)
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
         import cv2
