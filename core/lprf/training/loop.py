@@ -388,6 +388,7 @@ class _Loop:
             "best": self.best,
             "task": self.task.state(),
             "threads": torch.get_num_threads(),
+            "processes": distributed.share().size,
         }
         _write(self.context.folder / CHECKPOINT, content)
 
@@ -413,7 +414,8 @@ class _Loop:
             self.task.load_state(content["task"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise LprfError(f"{path} does not fit the trainer as it is now; {anew}") from error
-        if self.device.type == "cpu" and content["threads"] != torch.get_num_threads():
+        alike = self.device.type == "cpu" and content["processes"] == distributed.share().size
+        if alike and content["threads"] != torch.get_num_threads():
             # sums are split among threads, so that another number of them rounds otherwise
             logger.info("%s: with %d threads, as it was begun", self.context.node, content["threads"])
             torch.set_num_threads(content["threads"])
