@@ -17,7 +17,7 @@ import numpy as np
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import LprfError
 from lprf_synth.atlas import CELL, mask
-from lprf_synth.plates import kinds, paste_mask
+from lprf_synth.plates import kinds, paste_mask, thinning
 
 if TYPE_CHECKING:
     from lprf.context import Context
@@ -110,7 +110,7 @@ def reletter(image: np.ndarray, plate: Truth, province: str, rng: np.random.Gene
     contrast = float(np.abs(ink - back).mean())
     soft = float(np.clip(contrast / (2.5 * max(steepest, 1e-3)), 0.4, 2.5))  # the width of its edges, as a sigma
     width, height = round(CELL[0] * scale * rng.uniform(0.86, 1.0)), round(CELL[1] * scale * rng.uniform(0.9, 1.0))
-    weight = round(2 * rng.uniform(5.5, 10.5)) / 2
+    weight = round(2 * rng.uniform(6, 11.5) * thinning(province)) / 2
     glyph = mask(province, "plate", max(3, width), max(5, height), weight)
     inked = np.zeros((size[1], size[0]), np.uint8)
     middle = np.array(size) / 2 + rng.normal(0, scale, 2)
