@@ -329,7 +329,8 @@ def test_the_readme_opens_with_two_commands_that_work_by_themselves() -> None:
         assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ")
     assert '-e ".[dev]"' in tests
     assert tests.endswith("&& .venv/bin/pytest")
-    assert ".venv/bin/lprf " in reads
+    assert reads.endswith("&& .venv/bin/lprf run read-plates")
+    assert re.search(r"^!\[.+\]\(docs/images/\S+\)$", text.partition("```sh")[0], re.MULTILINE)
 
 
 def test_the_changelog_names_every_verb() -> None:
