@@ -317,6 +317,18 @@ def test_the_command_that_goes_on(
     assert stages.resume_command(recipe) == expected
 
 
+def test_hooks_are_told_and_one_that_fails_ends_nothing(plugins: Plugins, folder: Path) -> None:
+    told = plugins.load("tiny").module.told
+    run(plugins, recipe="one.yaml", overrides=["net.steps=2"])
+    assert told == [("started", "samples"), ("finished", "samples"), ("started", "net"), ("finished", "net")]
+    told.clear()
+    run(plugins, recipe="one.yaml", overrides=["net.steps=2"])
+    assert told == [], "nothing ran"
+    with pytest.raises(stages.StageFailed), pytest.warns(RuntimeWarning, match="plugin 'tiny' failed in its hook"):
+        run(plugins, recipe="one.yaml", overrides=["net.steps=3", "net.fail_at=2"])
+    assert told == [("started", "net"), ("failed", "net")]
+
+
 def test_a_loss_that_is_not_a_number_fails_the_stage_and_leaves_the_batch(plugins: Plugins, folder: Path) -> None:
     with pytest.raises(stages.StageFailed, match=r"not finite at step 5; the batch is in .*bad-batch\.pt") as failed:
         run(plugins, ["first.nan_at=5"])
@@ -465,7 +477,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_random_moments(folder: Path, whole: bytes, environment: dict[str, str], workers: int) -> None:
-    settings = ["one.yaml", "-s", f"runtime.workers={workers}"]
+    settings = ["one.yaml", "-s", f"runtime.workers={workers}", "-s", "net.pause=0.05"]
     for turn in range(3):
         process = start(*settings, env=environment)
         wait_for("one/net/*/checkpoint.pt" if turn else "one/samples", process)

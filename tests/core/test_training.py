@@ -76,7 +76,7 @@ def test_interrupted_anywhere_the_weights_are_the_same(tmp_path: Path, accumulat
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_weights_are_the_same(tmp_path: Path) -> None:
-    settings = json.dumps({"steps": 60, "pause": 0.01, "checkpoint_seconds": 0.05})
+    settings = json.dumps({"steps": 60, "pause": 0.03, "checkpoint_seconds": 0.05})
     whole, _ = fit(TinyParams(**json.loads(settings)), None)
     command = [sys.executable, str(SCRIPT), str(tmp_path), settings]
     for _ in range(2):
