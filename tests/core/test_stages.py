@@ -511,9 +511,13 @@ def test_a_full_disk(folder: Path, whole: bytes, environment: dict[str, str]) ->
 
 
 @pytest.mark.slow
-def test_the_second_of_two_runs_waits_and_says_so(folder: Path, whole: bytes, environment: dict[str, str]) -> None:
+def test_the_second_of_two_runs_waits_and_says_so(
+    folder: Path, whole: bytes, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     first = start("one.yaml", "-s", "net.pause=0.1", env=environment)
     wait_for("one/net/*/checkpoint.pt", first)
+    assert main(["runs"]) == 0
+    assert re.search(r"^one +net +running ", capsys.readouterr().out, re.M)
     second = start("one.yaml", env=environment)
     _, said = second.communicate(timeout=240)
     assert first.wait(timeout=60) == 0

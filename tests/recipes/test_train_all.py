@@ -21,12 +21,13 @@ SMALL = [
 ]
 
 
-def lprf(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def lprf(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONUTF8": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "lprf", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
     return done
 
 
@@ -74,3 +75,53 @@ def test_train_lprnet_then_read_crops_with_what_it_left(folder: Path) -> None:
     assert words[:3] == ["lprf", "run", "read-crops"]
     lprf("validate", *words[2:], cwd=folder)
     lprf(*words[1:], "-s", "crops.path=test", cwd=folder)
+
+
+BAD = """
+lprf: 1
+kind: train
+name: bad
+runtime: {device: cpu}
+graph:
+  data: {uses: ccpd.dataset, with: {root: bad}}
+  pnet_samples: {uses: mtcnn.samples, inputs: {dataset: data.dataset}, with: {net: pnet, count: 24}}
+  pnet:
+    uses: mtcnn.pnet-trainer
+    inputs: {samples: pnet_samples.samples, val: data.dataset}
+    with: {batch: 4, steps: 3}
+  read:
+    uses: lprnet.trainer
+    inputs: {datasets: [data.dataset], val: data.dataset}
+    with: {size: [24, 96], width: 0.25, batch: 4, steps: 3, alphabet: 京沪皖苏浙粤川鲁0123456789ABCDEFGHJKLMNPQRSTUV}
+"""
+
+
+@pytest.mark.slow
+def test_bad_pictures_and_labels_are_named_and_end_nothing(tmp_path: Path) -> None:
+    write_ccpd(tmp_path / "bad", 40)
+    good = sorted((tmp_path / "bad").iterdir())
+    cut, empty, outside = good[:3]
+    cut.write_bytes(cut.read_bytes()[:3000])
+    empty.write_bytes(b"")
+    number, rest = outside.name.split("-90_90-")
+    others = rest.partition("-")[2]
+    outside.rename(outside.with_name(f"{number}-90_90-500&700_600&740-{others}"))
+    (tmp_path / "bad" / "holiday.jpg").write_bytes(good[4].read_bytes())
+    (tmp_path / "recipe.yaml").write_text(BAD, encoding="utf-8")
+    said = lprf("run", "recipe.yaml", cwd=tmp_path).stderr
+    assert "holiday.jpg: the name is not of CCPD's form" in said
+    for path in (cut, empty):
+        assert path.name in said
+    assert f"{number}-90_90-500&700_600&740" in said
+    assert "lies outside the photo" in said
+    assert "the alphabet" in said
+
+
+@pytest.mark.slow
+def test_a_split_that_stays_empty_is_told(tmp_path: Path) -> None:
+    write_ccpd(tmp_path / "few", 1)
+    said = lprf("run", "train-mtcnn", *settings("vars.ccpd=few", "vars.test=few"), cwd=tmp_path, code=2).stderr
+    assert "val" in said
+    assert len(said.splitlines()) <= 3
+    said = lprf("run", "train-mtcnn", cwd=tmp_path, code=2).stderr
+    assert "CCPD's folder is not there: " in said
