@@ -183,6 +183,7 @@ class _Runner:
         self.dtype = pick_dtype(recipe.runtime.precision, self.device)
         self.values: dict[Ref, Any] = {}
         self.keys: dict[str, str] = {}
+        self.fingerprints: dict[Ref, str] = {}
 
     def plan(self) -> RunResult:
         """What would run, and why."""
@@ -243,7 +244,8 @@ class _Runner:
                     value = self.values.get(Ref(node.name, port))
                     problems = getattr(value, "problems", ()) if node.component.kind == "dataset" else ()
                     if value is not None and node.component.kind == "dataset":
-                        skipped = f", {len(problems)} rows skipped" if problems else ""
+                        rows = "row" if len(problems) == 1 else "rows"
+                        skipped = f", {len(problems)} {rows} skipped" if problems else ""
                         logger.info("%s: %d pictures%s", node.name, len(value), skipped)
                         for problem in problems[:5]:
                             logger.info("  %s", problem)
@@ -281,8 +283,9 @@ class _Runner:
     def _identity(self, ref: Ref) -> str:
         if ref.node in self.keys:
             return f"{self.keys[ref.node]}.{ref.port}"
-        fingerprint: str = self._value(ref).fingerprint()
-        return fingerprint
+        if ref not in self.fingerprints:  # of a large dataset it takes a while
+            self.fingerprints[ref] = self._value(ref).fingerprint()
+        return self.fingerprints[ref]
 
     def _forced(self) -> set[str]:
         """Stages that run because they were forced to, or follow from such."""
