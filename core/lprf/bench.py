@@ -18,8 +18,9 @@ import torch
 
 from lprf import weights
 from lprf.builtin.report import environment
-from lprf.component import WeightsParam, marked
+from lprf.data import Item
 from lprf.errors import LprfError
+from lprf.feed import Feed
 from lprf.recipe import Recipe
 from lprf.stream import BatchInfo, Graph, Summary, build, result_port
 
@@ -40,14 +41,16 @@ class Pass:
 
 
 class Side:
-    """One of the recipes that are timed."""
+    """One of the recipes that are timed, on its own source or on `items`. name: what progress calls it."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, items: Sequence[Item] | None = None, name: str = ""):
         if recipe.kind != "infer":
             raise LprfError(f"recipe '{recipe.name}' trains; only recipes that read can be timed")
         self.recipe = recipe
         self.graph: Graph = build(recipe, recipe.plugins, wanted=[result_port(recipe)])
         self.graph.measure = True
+        self.source = None if items is None else Feed(self.graph.source, items, len(items))
+        self.name = name or recipe.name
         self.passes: list[Pass] = []
         self.answers: dict[str, Counter[str]] = {}
 
@@ -64,7 +67,7 @@ class Side:
         summary = Summary()
         answers: dict[str, Counter[str]] = defaultdict(Counter)
         began = time.perf_counter()
-        for result in self.graph.results(summary=summary, on_batch=on_batch):
+        for result in self.graph.results(self.source, summary=summary, on_batch=on_batch):
             for reading in result.readings(self.graph.result):
                 answers[f"{result.origin.name}#{result.origin.index}"][reading.text] += 1
         done.seconds = time.perf_counter() - began
@@ -86,7 +89,9 @@ class Side:
         device = self.graph.device
         return {
             "recipe": self.recipe.name,
-            "weights": weights_of(self.recipe),
+            "weights": {
+                name: {"name": info.name, "sha256": info.sha256} for name, info in weights.named_by(self.recipe)
+            },
             "device": str(device),
             "batch": self.recipe.runtime.batch,
             "passes": len(self.passes),
@@ -110,12 +115,7 @@ def bench(
     told: called with a line after each pass. Gives a report in JSON's types. Raises LprfError.
     """
     sides = [Side(one) for one in (recipe, other) if one is not None]
-    for side in sides:
-        told(f"warm-up: {side.recipe.name}, {side.run(keep=False).seconds:.2f} s")
-    for number in range(passes):
-        for side in sides:
-            done = side.run()
-            told(f"pass {number + 1} of {passes}: {side.recipe.name}, {done.pictures / done.seconds:.1f} a second")
+    take_turns(sides, passes, told)
     content: dict[str, Any] = {
         "sides": [side.report() for side in sides],
         "host_peak_bytes": host_peak(),
@@ -130,6 +130,16 @@ def bench(
     return content
 
 
+def take_turns(sides: Sequence[Side], passes: int, told: Callable[[str], None] = lambda _: None) -> None:
+    """A pass of each side to warm up, then `passes` of each that count, in turn."""
+    for side in sides:
+        told(f"warm-up: {side.name}, {side.run(keep=False).seconds:.2f} s")
+    for number in range(passes):
+        for side in sides:
+            done = side.run()
+            told(f"pass {number + 1} of {passes}: {side.name}, {done.pictures / done.seconds:.1f} a second")
+
+
 def differences(mine: dict[str, Counter[str]], theirs: dict[str, Counter[str]]) -> dict[str, Any]:
     """Which pictures the two answer differently: how many of how many, and the first of them by name."""
     names = sorted(mine.keys() | theirs.keys())
@@ -142,18 +152,6 @@ def differences(mine: dict[str, Counter[str]], theirs: dict[str, Counter[str]]) 
             for name in differing[:NAMED]
         ],
     }
-
-
-def weights_of(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """The weights a recipe names, by `node.param`: name and sha256."""
-    found = {}
-    for node in recipe.nodes.values():
-        for param in marked(type(node.params), WeightsParam):
-            name = getattr(node.params, param)
-            if name:
-                info = weights.find(name, recipe.folder)
-                found[f"{node.name}.{param}"] = {"name": info.name, "sha256": info.sha256}
-    return found
 
 
 def host_peak() -> int | None:

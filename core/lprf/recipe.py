@@ -129,11 +129,17 @@ def load_recipe(
     rebound: "node.param" of weights that whoever runs the recipe will replace, so they need not be there.
     Raises RecipeError with every mistake in it.
     """
-    from lprf.check import check_graph, form_problems
-
     plugins = installed() if plugins is None else plugins
     path = find_recipe(name, plugins)
-    tree = _extended(read_file(path), path, plugins, ())
+    return checked(_extended(read_file(path), path, plugins, ()), path, plugins, overrides, rebound)
+
+
+def checked(
+    tree: Located, path: Path, plugins: Plugins, overrides: Overrides = (), rebound: Iterable[str] = ()
+) -> Recipe:
+    """The recipe that a tree of values says, which may have been made by a program; else as `load_recipe`."""
+    from lprf.check import check_graph, form_problems
+
     tree, problems = _overridden(tree, overrides)
     tree, unknown = _interpolated(tree)
     problems += unknown

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from lprf.component import Component, WeightsParam, import_attribute
+from lprf.component import Component, WeightsParam, import_attribute, marked
 from lprf.errors import PluginError, WeightsError
 from lprf.files import replacing
 
 if TYPE_CHECKING:
     import torch
+
+    from lprf.recipe import Recipe
 
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 1024 * 1024  # bytes; the shipped networks' headers take a few thousand
@@ -145,6 +147,19 @@ def available(folder: str | Path | None = None) -> list[WeightsInfo]:
                 except WeightsError:
                     continue
     return [found[name] for name in sorted(found)]
+
+
+def named_by(recipe: Recipe, rebound: Mapping[str, str | Path] | None = None) -> Iterator[tuple[str, WeightsInfo]]:
+    """The weights that a recipe names, by `node.param`, as far as they are there; `rebound` ones instead of its own."""
+    for node in recipe.nodes.values():
+        for param in marked(node.component.params, WeightsParam):
+            name = f"{node.name}.{param}"
+            value = (rebound or {}).get(name, getattr(node.params, param))
+            if value:
+                try:
+                    yield name, find(str(value), recipe.folder)
+                except WeightsError:  # named, but of a node that does not run
+                    continue
 
 
 def read_info(path: str | Path) -> WeightsInfo:

@@ -12,6 +12,7 @@ VERBS = {
     "--help": ["--help"],
     "--version": ["--version"],
     "run --help": ["run", "--help"],
+    "compare --help": ["compare", "--help"],
     "validate": ["validate", "read-plates"],
     "validate a mistake": ["validate", "read-plates", "-s", "detect.nothing=1"],
     "show": ["show", "read-plates"],

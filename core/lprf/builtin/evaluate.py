@@ -26,7 +26,6 @@ from lprf.builtin import metrics, report, report_html
 from lprf.builtin.images import show
 from lprf.builtin.metrics import Rate
 from lprf.builtin.params import EvaluateParams
-from lprf.component import WeightsParam, marked
 from lprf.context import Context
 from lprf.data import Dataset, Detections, Example, Item, Origin, Reading, Readings
 from lprf.errors import LprfError
@@ -124,6 +123,12 @@ class Evaluate:
         self.main = self.ious.index(params.iou)
 
     def run(self, dataset: Dataset, **rebound: Path) -> dict[str, Any]:
+        content = self.measure(dataset, **rebound)
+        self._tell(content)
+        return {"report": content}
+
+    def measure(self, dataset: Dataset, **rebound: Path) -> dict[str, Any]:
+        """What `run` gives as its report, without telling anyone."""
         recipe = self._rebound(rebound)
         wanted = result_port(recipe)
         graph = build(recipe, recipe.plugins, wanted=[wanted])
@@ -137,7 +142,7 @@ class Evaluate:
             raise LprfError(
                 f"none of the {len(seen.unread)} pictures could be read, such as {first['source']}: {first['reason']}"
             )
-        content = {
+        content: dict[str, Any] = {
             "summary": {},
             **self._measured(seen),
             "failures": self._failures(seen),
@@ -153,8 +158,7 @@ class Evaluate:
             },
         }
         content["summary"] = _summary(content, self.ious, self.main)
-        self._tell(content)
-        return {"report": content}
+        return content
 
     def _rebound(self, files: Mapping[str, Path]) -> Recipe:
         """The recipe with trained weights in place of its own, on the run's device."""
@@ -318,7 +322,7 @@ class Evaluate:
         """Labels that the recognizer cannot get right: characters that its weights do not know."""
         alphabets = [
             alphabet
-            for _, info in _infos(self.recipe)
+            for _, info in weights.named_by(self.recipe)
             if isinstance(alphabet := info.metadata.get("alphabet"), str | list)
         ]
         if len(alphabets) != 1:
@@ -450,19 +454,6 @@ def _curve(**columns: np.ndarray) -> dict[str, list[float]]:
     return {name: [round(float(values[row]), 6) for row in rows] for name, values in columns.items()}
 
 
-def _infos(recipe: Recipe, rebound: Mapping[str, Path] | None = None) -> Iterator[tuple[str, weights.WeightsInfo]]:
-    """The weights that a recipe names, by node.param, as far as they are there."""
-    for node in recipe.nodes.values():
-        for param in marked(node.component.params, WeightsParam):
-            name = f"{node.name}.{param}"
-            value = (rebound or {}).get(name, getattr(node.params, param))
-            if value:
-                try:
-                    yield name, weights.find(str(value), recipe.folder)
-                except LprfError:  # named, but of a node that does not run
-                    continue
-
-
 def _weights(recipe: Recipe, rebound: Mapping[str, Path]) -> dict[str, Any]:
     return {
         name: {
@@ -471,7 +462,7 @@ def _weights(recipe: Recipe, rebound: Mapping[str, Path]) -> dict[str, Any]:
             "sha256": info.sha256,
             "trained_here": name in rebound,
         }
-        for name, info in _infos(recipe, rebound)
+        for name, info in weights.named_by(recipe, rebound)
     }
 
 

@@ -179,6 +179,39 @@ def _confusion(confusion: Mapping[str, Any]) -> list[Table]:
     return [positions, Table("by character", ["", "right (95 %)", "read as"], wrong, note, brief=True)]
 
 
+def comparison(content: Mapping[str, Any]) -> Table:
+    """What `lprf compare` measured, a row a combination; one that could not be measured says why."""
+    rows = content["rows"]
+    parts = [part for part in rows[0]["parts"] if any(row["parts"][part] for row in rows)]
+    rates = {
+        "found": f"found at IoU {content['iou']:g} (95 %)",
+        "found_and_read": "found and read (95 %)",
+        "read_if_found": "read, of those found (95 %)",
+    }
+    rates = {key: name for key, name in rates.items() if any(row.get(key) for row in rows)}
+    if list(rates) == ["read_if_found"]:
+        rates = {"read_if_found": "read (95 %)"}
+    cells = [
+        [
+            *(row["parts"][part] or "" for part in parts),
+            *(percent(row.get(key)) for key in rates),
+            number(row.get("latency_ms"), 1),
+            number(row.get("pictures_a_second"), 1),
+            row["reason"],
+        ]
+        for row in rows
+    ]
+    header = [*parts, *rates.values(), "ms a picture", "pictures a second", ""]
+    if not any(row["reason"] for row in rows):
+        header, cells = header[:-1], [row[:-1] for row in cells]
+    title = f"{content['recipe']} on {content['pictures']} pictures with {content['plates']} plates"
+    note = (
+        f"ms a picture: median from a decoded picture to its readings, one at a time; pictures a second: decoding and "
+        f"all, batches of {content['batch']}; both on {content['timed']} of the pictures"
+    )
+    return Table(title, header, cells, note)
+
+
 def remarks(content: Mapping[str, Any]) -> list[str]:
     """What a reader of the numbers should know, a sentence each."""
     counts, lines = content["counts"], []
@@ -213,7 +246,7 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
 
 def show_tables(content: Mapping[str, Any]) -> None:
     """Print a report's tables and remarks on standard output."""
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = stdout()
     counts = content["counts"]
     console.print(
         f"{content['provenance']['recipe']}: {counts['pictures']} pictures, {counts['plates']} plates", markup=False
@@ -229,6 +262,11 @@ def show_tables(content: Mapping[str, Any]) -> None:
         if more > 0:
             console.print(f"{kind}: {more} more")
     sys.stdout.flush()
+
+
+def stdout() -> Console:
+    """Standard output, wide where nobody looks at it."""
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def print_table(console: Console, table: Table) -> None:

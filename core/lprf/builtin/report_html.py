@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -87,6 +88,24 @@ def page(content: Mapping[str, Any], sheets: Mapping[str, Sheet]) -> str:
         _section("Labels that were skipped", _list(content["skipped"][:500])) if content["skipped"] else "",
         _provenance(provenance),
     ]
+    return _document(title, parts)
+
+
+def comparison(content: Mapping[str, Any]) -> str:
+    """The page of `lprf compare`. content: what it measured."""
+    provenance = content["provenance"]
+    table = report.comparison(content)
+    parts = [
+        f"<h1>{escape(table.title)}</h1>",
+        f'<p class="note">{escape(provenance["time"])}, {escape(provenance["device"])}</p>',
+        _table(replace(table, title="combinations")),
+        _list(content["remarks"]),
+        _provenance(provenance),
+    ]
+    return _document(table.title, parts)
+
+
+def _document(title: str, parts: Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'

@@ -20,6 +20,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Reading and training": {
         "run": "run a recipe: read plates, train networks, measure",
         "bench": "time a recipe: each node, throughput, memory; alone or against another",
+        "compare": "measure every combination of detectors, rectifiers and recognizers",
         "runs": "list training runs, their stages and what they scored",
     },
     "Recipes": {

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vs-set", action="append", default=[], metavar="NODE.KEY=VALUE", help="an override of the other recipe"
     )
-    parser.add_argument("--passes", type=_positive, default=5, metavar="N", help="passes that count (5)")
+    parser.add_argument("--passes", type=positive, default=5, metavar="N", help="passes that count (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured here, as JSON")
 
 
@@ -86,7 +86,8 @@ def _ratio(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument that counts something."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
