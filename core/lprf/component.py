@@ -167,6 +167,7 @@ class Component:
     `features` tells, from the parameters and the metadata of the weights they name, what the outputs give
     beyond their type: `features(params, {param: WeightsInfo}) -> {"detections": {"corners"}}`.
     `importers` recognise the tensors of pickled checkpoints: "module:function" each, see `lprf.weights`.
+    `exports` names the networks of an implementation for `lprf export`: "module:function", see `lprf.export`.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Component:
     summary: str = ""
     features: Callable[[Any, Mapping[str, WeightsInfo]], Mapping[str, set[str]]] | None = None
     importers: tuple[str, ...] = ()
+    exports: str = ""
 
     def all_inputs(self) -> dict[str, Port]:
         """The kind's inputs, then the component's own."""

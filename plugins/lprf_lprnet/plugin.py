@@ -16,6 +16,7 @@ def lprf_components() -> list[Component]:
             impl="lprf_lprnet.recognizer:LprnetRecognizer",
             params=params.RecognizerParams,
             importers=("lprf_lprnet.importers:seed",),
+            exports="lprf_lprnet.export:networks",
             summary="reads plates by LPRNet (arXiv 1806.10447) or by its successor with a slot for each character",
         ),
         Component(

@@ -107,7 +107,7 @@ class SlotNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, 3, h, w], BGR, (x − 127.5) / 128. Returns logits [N, classes, slots]."""
         seen = self.body(images).flatten(2).transpose(1, 2) + self.place
-        slots = self.slots.expand(len(images), -1, -1)
+        slots = self.slots.expand(images.shape[0], -1, -1)
         for layer in self.layers:
             slots = layer(slots, seen)
         return self.head(self.dropout(self.norm(slots))).transpose(1, 2)

@@ -163,8 +163,9 @@ class MtcnnDetector:
 
     def __init__(self, params: DetectorParams, context: Context):
         self.params = params
-        self.propose = Proposer(load_pnet(context.weights(params.pnet)), params, context.device, context.dtype)
-        self.judge = Judge(load_onet(context.weights(params.onet)), context.device, context.dtype)
+        self.weights = pnet, onet = context.weights(params.pnet), context.weights(params.onet)
+        self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype)
+        self.judge = Judge(load_onet(onet), context.device, context.dtype)
 
     @property
     def dropped(self) -> int:

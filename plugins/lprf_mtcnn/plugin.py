@@ -29,6 +29,7 @@ def lprf_components() -> list[Component]:
             params=params.DetectorParams,
             features=_features,
             importers=("lprf_mtcnn.importers:pnet", "lprf_mtcnn.importers:onet"),
+            exports="lprf_mtcnn.export:networks",
             summary="PNet proposes, ONet decides: arXiv 1604.02878 for plates",
         ),
         Component(

@@ -46,7 +46,7 @@ class STN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float32 [N, 3, h, w], BGR, (x − 127.5) / 128. The same comes out, mid-grey where nothing was."""
-        grid = F.affine_grid(self.theta(images), [len(images), 3, *self.size], align_corners=self.align_corners)
+        grid = F.affine_grid(self.theta(images), [images.shape[0], 3, *self.size], align_corners=self.align_corners)
         return F.grid_sample(images.float(), grid, align_corners=self.align_corners)
 
     def metadata(self) -> dict[str, object]:

@@ -31,5 +31,6 @@ def lprf_components() -> list[Component]:
             params=RectifierParams,
             summary="cuts boxes out and straightens each plate by the affine map that the STN predicts",
             importers=("lprf_stn.importers:seed",),
+            exports="lprf_stn.export:networks",
         )
     ]

@@ -16,7 +16,7 @@ class StnRectifier:
     """Cuts each box to the STN's input size, bicubically, and straightens it. Computes in float32 always."""
 
     def __init__(self, params: RectifierParams, context: Context):
-        weights = context.weights(params.weights)
+        self.weights = weights = context.weights(params.weights)
         self.net = build(weights).to(context.device)
         self.margin = params.margin
         if context.plate_size not in (None, self.net.size):

@@ -24,6 +24,7 @@ VERBS = {
     "schema": ["schema"],
     "weights list": ["weights", "list"],
     "runs": ["runs"],
+    "export --help": ["export", "--help"],
 }
 
 CODE = """

@@ -22,6 +22,7 @@ VERBS: dict[str, dict[str, str]] = {
         "bench": "time a recipe: each node, throughput, memory; alone or against another",
         "compare": "measure every combination of detectors, rectifiers and recognizers",
         "runs": "list training runs, their stages and what they scored",
+        "export": "write a recipe's networks as ONNX, and prove that they read the same",
     },
     "Recipes": {
         "recipes": "list the recipes that are there by name",

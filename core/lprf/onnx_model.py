@@ -1,0 +1,88 @@
+"""ONNX files: what they say about themselves, and running them. Needs the extra `lprf[onnx]`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lprf.errors import LprfError
+
+KEY = "lprf"  # of the metadata that `lprf export` writes: one JSON object, as in weights files
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output: its name, its element type as onnxruntime says it, its axes (None where a size is free)."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"[{', '.join('any' if n is None else str(n) for n in self.shape)}]"
+
+
+def need(module: str, who: str) -> Any:
+    """Import a module of the extra. Raises LprfError that names the extra where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise LprfError(f"{who} needs the extra `onnx` ({error}): pip install 'lprf[onnx]'") from None
+
+
+class OnnxModel:
+    """An ONNX file, loaded to run on a device; tensors come back on that device.
+
+    metadata: what `lprf export` wrote into it, or nothing. Raises LprfError: no such file, or none that can be run.
+    """
+
+    def __init__(self, path: str | Path, device: torch.device, who: str = "this"):
+        runtime = need("onnxruntime", who)
+        self.path, self.device = Path(path), device
+        if not self.path.is_file():
+            raise LprfError(f"{who}: there is no model {self.path}")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        cuda = device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers()
+        first = [("CUDAExecutionProvider", {"device_id": device.index or 0})] if cuda else []
+        try:
+            self.session = runtime.InferenceSession(self.path, options, providers=[*first, "CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors have no common base of their own
+            raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
+        self.inputs = [_value(x) for x in self.session.get_inputs()]
+        self.outputs = [_value(x) for x in self.session.get_outputs()]
+        text = self.session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise LprfError(f"{who}: {self.path}: its metadata under '{KEY}' is not a JSON object")
+        self.metadata: Mapping[str, Any] = found
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Every output for one batch. Raises LprfError where the model cannot run on it."""
+        array = images.contiguous().cpu().numpy()
+        try:
+            results = self.session.run(None, {self.inputs[0].name: array})
+        except Exception as error:
+            raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
+        return [torch.from_numpy(result).to(self.device) for result in results]
+
+
+def _value(given: Any) -> Value:
+    shape = tuple(n if isinstance(n, int) and n > 0 else None for n in given.shape)
+    return Value(given.name, given.type.removeprefix("tensor(").removesuffix(")"), shape)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

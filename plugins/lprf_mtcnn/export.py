@@ -1,0 +1,28 @@
+"""PNet and ONet for `lprf export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lprf.export import Network
+from lprf.weights import Weights
+from lprf_mtcnn.detector import MtcnnDetector
+from lprf_mtcnn.nets import FIELD, ONET_SIZE
+
+
+def networks(detector: MtcnnDetector) -> list[Network]:
+    """Both as inference has them: BGR of 0 to 255 in, logits and offsets (and corners) out."""
+    pnet, onet = detector.weights
+    outputs = ("logits", "offsets", "corners") if detector.judge.net.corner is not None else ("logits", "offsets")
+    free = {0: "batch", 2: "height", 3: "width"}
+    photo, crops = torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]), torch.zeros(2, 3, *ONET_SIZE)
+    return [
+        Network(pnet.info.name, detector.propose, "net", photo, outputs[:2], _metadata(pnet), free),
+        Network(onet.info.name, detector.judge, "net", crops, outputs, _metadata(onet)),
+    ]
+
+
+def _metadata(weights: Weights) -> dict[str, Any]:
+    return {**weights.info.metadata, "input": {"order": "BGR", "mean": 0.0, "scale": 1.0}}

@@ -1,0 +1,14 @@
+"""The spatial transformer for `lprf export`."""
+
+from __future__ import annotations
+
+import torch
+
+from lprf.export import Network
+from lprf_stn.rectifier import StnRectifier
+
+
+def networks(rectifier: StnRectifier) -> list[Network]:
+    """Normalised BGR in, the same straightened out."""
+    info = rectifier.weights.info
+    return [Network(info.name, rectifier, "net", torch.zeros(2, 3, *rectifier.net.size), ("plates",), info.metadata)]
