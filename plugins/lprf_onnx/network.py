@@ -30,7 +30,9 @@ class Network:
         self.device = context.device
         if len(model.inputs) != 1:
             several = ", ".join(value.name for value in model.inputs)
-            raise self.wrong(f"the model has {len(model.inputs)} inputs ({several}); one picture is all it can be given")
+            raise self.wrong(
+                f"the model has {len(model.inputs)} inputs ({several}); one picture is all it can be given"
+            )
         given = model.inputs[0]
         if given.type not in _TYPES or len(given.shape) != 4:
             raise self.wrong(
