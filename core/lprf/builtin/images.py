@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def find_pictures(path: str, suffixes: Sequence[str] = SUFFIXES, recursive: bool
         return sorted(_walk(path, tuple(suffixes), recursive, set()), key=natural)
     if kind == "" and glob.has_magic(path):
         names = glob.glob(path, recursive=True)  # noqa: PTH207
-        found = [name for name in names if name.lower().endswith(tuple(suffixes))]
+        real = functools.cache(os.path.realpath)
+        found = [name for name in names if name.lower().endswith(tuple(suffixes)) and not _in_ring(name, real)]
         if not found:
             raise LprfError(f"{show(path)}: no picture fits this pattern")
         return sorted(found, key=natural)
@@ -121,6 +122,12 @@ def _kind(path: str) -> str:
     except (OSError, ValueError):
         return "file" if os.path.islink(path) else ""  # noqa: PTH114
     return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+def _in_ring(name: str, real: Callable[[str], str]) -> bool:
+    """Whether a path goes through one folder twice, by a link to a folder above."""
+    above = [real(str(folder)) for folder in Path(name).parents]
+    return len(set(above)) < len(above)
 
 
 def _walk(folder: str, suffixes: tuple[str, ...], recursive: bool, above: set[tuple[int, int]]) -> Iterator[str]:
