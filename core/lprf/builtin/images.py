@@ -216,7 +216,7 @@ def _decode(name: str, header: Header, data: bytes) -> np.ndarray | tuple[np.nda
         # An end of image put where the file breaks off makes the decoder give what it has; the rest is grey.
         warning = "truncated: read as far as it goes"
         data += b"\xff\xd9"
-        quiet = _no_stderr()
+        quiet = no_stderr()
     if header.kind == "PNG" and data.rfind(b"IEND") < 0:
         raise InputFailure(name, "truncated")
     if header.alpha:
@@ -246,7 +246,7 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
+def no_stderr() -> Iterator[None]:
     """Silence the decoder's own words about a picture that we report ourselves; one thread at a time."""
     with _stderr, open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         saved = os.dup(2)

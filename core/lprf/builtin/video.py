@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from lprf.builtin.images import show
+from lprf.builtin.images import no_stderr, show
 from lprf.builtin.io_params import VideoParams
 from lprf.context import Context
 from lprf.data import Frames, Item, Origin
@@ -135,7 +135,8 @@ def _open(path: str | int) -> Any:
         str(path).encode()
     except UnicodeEncodeError:
         raise LprfError(f"{show(path)}: OpenCV opens no video whose name is not Unicode; rename it") from None
-    return cv2.VideoCapture(str(Path(path).resolve()), cv2.CAP_FFMPEG)
+    with no_stderr():  # of a file that is no video we tell ourselves
+        return cv2.VideoCapture(str(Path(path).resolve()), cv2.CAP_FFMPEG)
 
 
 def _item(origin: Origin, good: bool, image: Any) -> Item:
