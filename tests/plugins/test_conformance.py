@@ -94,6 +94,10 @@ class TestStn(RectifierSuite):
     component = "stn.rectifier"
     params: ClassVar[Mapping[str, Any]] = {"weights": "cn-stn"}
 
+    @pytest.fixture(autouse=True)
+    def as_trained(self) -> None:
+        self.plate_size = tuple(weights.find("cn-stn").metadata["size"])
+
 
 class TestTable(SinkSuite):
     component = "core.table"

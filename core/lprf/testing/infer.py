@@ -187,8 +187,8 @@ class RectifierSuite(ComponentSuite):
             assert torch.allclose(alone.images[0], together.images[row], atol=0.1), "a plate depends on its batch"
 
     def test_has_the_size_that_the_reader_wants(self) -> None:
-        cut = self.rectify(self.build(plate_size=(24, 94)), detections(frames()))
-        assert tuple(cut.images.shape[2:]) == (24, 94)
+        cut = self.rectify(self.build(), detections(frames()))
+        assert tuple(cut.images.shape[2:]) == self.plate_size
 
 
 class RecognizerSuite(ComponentSuite):

@@ -26,10 +26,12 @@ class ComponentSuite:
     """Checks of every kind.
 
     component: "plugin.component". params: as in a recipe's `with:`. kind: fixed by the suite of a kind.
+    plate_size: (h, w) of the plates that the node after it is taken to read.
     """
 
     component: ClassVar[str] = ""
     params: ClassVar[Mapping[str, Any]] = {}
+    plate_size: ClassVar[tuple[int, int]] = (24, 94)
     kind: ClassVar[str] = ""
 
     @pytest.fixture
@@ -46,7 +48,7 @@ class ComponentSuite:
         return declared.params.model_validate(dict(self.params))
 
     def context(self, device: str = "cpu", **changes: Any) -> Context:
-        settings = {"plate_size": (24, 94), "node": "tested", "seed": 7, **changes}
+        settings = {"plate_size": self.plate_size, "node": "tested", "seed": 7, **changes}
         return Context(torch.device(device), torch.float32, weights.find_and_load, **settings)
 
     def graph(self) -> str:
