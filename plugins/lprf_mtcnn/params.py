@@ -21,7 +21,7 @@ class DetectorParams(Params):
     )
     factor: float = pydantic.Field(0.707, ge=0.3, le=0.95, description="from one scale of the pyramid to the next")
     thresholds: tuple[_Share, _Share] = pydantic.Field(
-        (0.6, 0.8), description="scores from which PNet's proposals and ONet's plates count"
+        (0.3, 0.8), description="scores from which PNet's proposals and ONet's plates count"
     )
     nms: tuple[_Share, _Share, _Share] = pydantic.Field(
         (0.5, 0.7, 0.4),
