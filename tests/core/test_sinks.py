@@ -11,6 +11,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ def test_the_box_and_its_text_lie_in_the_picture(box: tuple[float, float, float,
     assert (image < 70).all(axis=2).sum() > 30  # the dark of the letters
 
 
+def test_corners_are_drawn_in_place_of_the_box() -> None:
+    image = np.full((100, 200, 3), 90, np.uint8)
+    tilted = reading("", (20, 60, 90, 90), [(20, 70), (90, 60), (90, 80), (20, 90)])
+    draw(image, [replace(tilted, detection_score=None)])
+    assert (image[60:63, 20:40] == 90).all()  # the corner of the box
+    assert (image[70, 20] != 90).any() and (image[80, 89] != 90).any()
+
+
 def test_chinese_is_drawn_as_such() -> None:
     """Another province is another picture, and not a box that stands for what the font has not."""
     drawn = []
@@ -260,6 +269,8 @@ def test_a_video_is_whole_and_as_fast_as_its_frames(suffix: str, tmp_path: Path)
     assert cv2.VideoCapture(str(tmp_path / f"one{suffix}")).read()[0]
     annotate(tmp_path / f"none{suffix}").close()
     assert not (tmp_path / f"none{suffix}").exists()
+    assert annotate(tmp_path / f"none{suffix}").output is None  # it is not said to be written
+    assert one.output == str(tmp_path / f"one{suffix}")
 
 
 def test_a_video_that_the_disk_did_not_take_is_an_error(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,6 +94,47 @@ def test_broken_videos_are_named(tmp_path: Path) -> None:
     with pytest.raises(LprfError, match="whose name is not Unicode"):
         (tmp_path / "\udcff.mp4").touch()
         _ = source(f"{tmp_path}/\udcff.mp4").total
+
+
+class Camera(BaseHTTPRequestHandler):
+    """A camera on this machine that sends MJPEG: twelve frames, and then the line is lost; each time it is asked."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        Camera.asked += 1
+        if Camera.asked == 2:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+        for _ in range(12):
+            self.wfile.write(head + jpeg + b"\r\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_real_stream_that_ends_and_comes_back() -> None:
+    """By way of OpenCV's own network code; the second time it asks, the camera is not ready."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        made = source(f"http://127.0.0.1:{server.server_address[1]}/stream", reconnect=0.01)
+        items = made.items()
+        indices = []
+        while made.reconnects < 2 or len(indices) < 30:
+            item = next(items)
+            image = item.load()
+            assert isinstance(image, np.ndarray) and image.shape == (48, 64, 3)
+            indices.append(item.origin.index)
+        made.stop()
+        items.close()  # type: ignore[attr-defined]
+        server.shutdown()
+    assert indices == list(range(len(indices)))
+    assert Camera.asked >= 4
 
 
 class Fake:

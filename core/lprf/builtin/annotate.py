@@ -47,7 +47,7 @@ class Annotate:
 
     @property
     def output(self) -> str | None:
-        return str(self.path)
+        return str(self.path) if self.written else None
 
     def write(
         self,
@@ -106,6 +106,7 @@ class Annotate:
             )
         with replacing(target) as beside:
             beside.write_bytes(data.tobytes())
+        self.written += 1
 
     def _name(self, origin: Origin, suffix: str) -> str:
         """A file's own name; frames of one source are numbered."""
@@ -143,15 +144,16 @@ class Annotate:
 
 
 def draw(image: np.ndarray, found: list[Reading]) -> None:
-    """Draw plates into `image` (uint8 [H, W, 3] BGR), in place: a box or its corners, and the text above it."""
+    """Draw plates into `image` (uint8 [H, W, 3] BGR), in place: the corners, or else the box, and the text."""
     height, width = image.shape[:2]
     line = max(1, round(min(height, width) / 300))
     for reading in found:
+        x1, y1, x2, y2 = (round(value) for value in reading.box)
         if reading.corners is not None:
             points = np.array(reading.corners).round().astype(np.int32)
             cv2.polylines(image, [points], True, COLOUR, line, cv2.LINE_AA)
-        x1, y1, x2, y2 = (round(value) for value in reading.box)
-        cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), COLOUR, line)
+        else:
+            cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), COLOUR, line)
         text = reading.text or (f"{reading.detection_score:.2f}" if reading.detection_score is not None else "")
         if text:
             _label(image, text, x1, y1, y2)
