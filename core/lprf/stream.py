@@ -106,10 +106,18 @@ class BatchInfo:
 
 
 class Batch:
-    """The results of one batch of frames, on the host: values by port, sliced by frame when first asked for."""
+    """The results of one batch of frames, on the host: values by port, sliced by frame when first asked for.
 
-    def __init__(self, values: Mapping[Ref, Any]):
+    plates, read: by frame, how many were detected and how many of them have a text.
+    """
+
+    def __init__(self, values: Mapping[Ref, Any], frames: int):
         self.values = values
+        self.plates, self.read = [0] * frames, [0] * frames
+        for value in values.values():
+            plates, read = _found(value, frames)
+            self.plates = list(map(max, self.plates, plates))
+            self.read = list(map(max, self.read, read))
         self._rows: dict[Ref, list[Any]] = {}
         self._readings: dict[Ref, list[list[Reading]]] = {}
 
@@ -124,6 +132,20 @@ class Batch:
         if ref not in self._readings:
             self._readings[ref] = readings_by_frame(self.values[ref])
         return self._readings[ref][row]
+
+
+def _found(value: Any, frames: int) -> tuple[list[int], list[int]]:
+    """Detections in each frame, and those of them that have a text."""
+    plates, read = [0] * frames, [0] * frames
+    detections = value.plates.detections if isinstance(value, Readings) else value
+    if isinstance(detections, Detections):
+        rows = detections.frame.tolist()
+        for row in rows:
+            plates[row] += 1
+        if isinstance(value, Readings):
+            for detection, text in zip(value.plates.detection[value.plate].tolist(), value.texts, strict=True):
+                read[rows[detection]] += bool(text)
+    return plates, read
 
 
 @dataclass(frozen=True)
@@ -284,13 +306,15 @@ class Graph:
                     done[entries[0].index] = Result(entries[0].origin, None, reason=entries[0].reason)
                 else:
                     for entry, result in zip(
-                        entries, self._attempt(source, entries, keep, ready - free, summary, on_batch), strict=True
+                        entries, self._attempt(source, entries, keep, ready - free, on_batch), strict=True
                     ):
                         done[entry.index] = result
                 group = order.ready(done)
                 for result in group:
                     if result.batch is not None:
                         summary.frames += 1
+                        summary.plates += result.batch.plates[result.row]
+                        summary.read += result.batch.read[result.row]
                     if result.reason:
                         summary.failure(result.origin.name, result.reason)
                 summary.dropped = feed.dropped
@@ -333,7 +357,6 @@ class Graph:
         entries: list[Decoded],
         keep: set[Ref],
         waited: float,
-        summary: Summary,
         on_batch: Callable[[BatchInfo], None] | None,
     ) -> list[Result]:
         """Run a batch; where a component raises, run it frame by frame, so that a bad frame fails alone."""
@@ -343,10 +366,8 @@ class Graph:
             if len(entries) > 1:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                return [self._attempt(source, [entry], keep, 0.0, summary, on_batch)[0] for entry in entries]
+                return [self._attempt(source, [entry], keep, 0.0, on_batch)[0] for entry in entries]
             return [Result(entries[0].origin, None, reason=str(error))]
-        summary.plates += info.plates
-        summary.read += info.read
         if on_batch is not None:
             on_batch(info)
         self.plugins.notify("lprf_batch_done", run=info)
@@ -383,15 +404,10 @@ class Graph:
         kept = {ref: to_host(values[ref], memo) for ref in keep if ref in values}
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        plates = read = 0
-        for value in kept.values():
-            if isinstance(value, Readings):
-                plates = max(plates, len(value.plates.detections))
-                read = max(read, sum(map(bool, value.texts)))
-            elif isinstance(value, Detections):
-                plates = max(plates, len(value))
+        batch = Batch(kept, len(origins))
+        plates, read = sum(batch.plates), sum(batch.read)
         info = BatchInfo(self.recipe.name, origins, plates, read, waited, time.perf_counter() - began, seconds)
-        return Batch(kept), info
+        return batch, info
 
     def _upload(self, host: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         """The source's values on the device; `memo` learns which host value each stands for."""

@@ -99,6 +99,21 @@ def test_one_detection_a_line_and_everything_is_counted(seen: Any, tmp_path: Pat
         assert reading.alternatives == ([(reading.text, 0.25)] if reading.text else [])
 
 
+def test_what_is_counted_is_what_came_out(seen: Any, tmp_path: Path) -> None:
+    """A batch that waits for the order is not counted yet, so an interrupted run tells what it has written."""
+    seen.items = lambda: (item(i, *(8, 16) if i == 0 else (8, 8)) for i in range(40))
+    told: list[tuple[int, int, int]] = []
+
+    def progress(summary: Summary) -> None:
+        told.append((summary.frames, summary.plates, summary.read))
+        assert len(seen.written) == summary.frames
+        assert len(seen.readings) == summary.plates
+        assert sum(bool(reading.text) for reading in seen.readings) == summary.read
+
+    graph(tmp_path, runtime__batch=4).run(progress=progress)
+    assert told[0] == (0, 0, 0) and told[-1][0] == 40
+
+
 def test_results_do_not_depend_on_the_batch(seen: Any, tmp_path: Path) -> None:
     runs = []
     for size in (1, 7, 64):

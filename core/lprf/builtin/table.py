@@ -17,6 +17,12 @@ from lprf.data import Detections, Reading, Readings
 TEXT, CONFIDENCE, BOX = 12, 10, 24  # widths of the columns, in cells; the source has the rest
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process; the run ends itself, and in its own way."""
+        raise
+
+
 class Table:
     """One row a plate: text, confidence, box and source. Rows are written at once, so the columns are fixed."""
 
@@ -26,7 +32,7 @@ class Table:
         self.limit = params.limit
         self.plates = 0
         self.began = False
-        self.console = Console(highlight=False, soft_wrap=True)  # writes to what sys.stdout is at the time
+        self.console = _Console(highlight=False, soft_wrap=True)  # writes to what sys.stdout is at the time
 
     def write(self, readings: Readings | None = None, detections: Detections | None = None, **_: Any) -> None:
         for reading in of_frame(readings, detections):
