@@ -140,8 +140,8 @@ def test_failures_are_in_the_summary(reader: Reader, tmp_path: Path) -> None:
     assert reader.summary.failed == 1
 
 
-def test_closed_early_the_threads_end(reader: Reader) -> None:
-    readings = reader.run()
+def test_closed_early_the_threads_end(reader: Reader, tmp_path: Path) -> None:
+    readings = reader.run([tmp_path / "photos"] * 20)  # more than is decoded ahead
     next(readings)
     assert [thread for thread in threading.enumerate() if thread.name == "lprf-decode"]
     readings.close()  # type: ignore[attr-defined]
