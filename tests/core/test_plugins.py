@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STUB = ROOT / "tests" / "stubs" / "lprf-stub-detector"
 SITE = Path(sysconfig.get_paths()["purelib"])
-SHIPPED = ["ccpd", "core", "lprnet", "mtcnn", "stn", "synth"]
+SHIPPED = ["ccpd", "core", "lprnet", "mtcnn", "onnx", "stn", "synth"]
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -215,7 +215,7 @@ def test_without_a_shipped_plugin_the_framework_starts(name: str, tmp_path: Path
         shutil.copy(ROOT / part, project / part)
     shutil.rmtree(project / "plugins" / f"lprf_{name}")
     lines = (ROOT / "pyproject.toml").read_text().splitlines(keepends=True)
-    left = [line for line in lines if not line.startswith(f"{name} = ")]
+    left = [line for line in lines if not line.startswith(f'{name} = "lprf_')]
     assert len(left) == len(lines) - 1
     (project / "pyproject.toml").write_text("".join(left))
     python = environment(tmp_path / "env", with_lprf=False)
