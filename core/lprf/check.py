@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import os
 import typing
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from lprf.source import Located
 
 P = TypeVar("P", bound=pydantic.BaseModel)
 Path_ = tuple[str | int, ...]
+ENOUGH = 100  # mistakes of one kind: who has made as many needs no more of them
 
 
 def form_problems(model: type[P], tree: Located, prefix: Path_ = ()) -> tuple[P | None, list[Problem]]:
@@ -39,8 +42,8 @@ def form_problems(model: type[P], tree: Located, prefix: Path_ = ()) -> tuple[P 
         return model.model_validate(value), []
     except pydantic.ValidationError as error:
         problems = []
-        for mistake in error.errors(include_url=False, include_context=True):
-            path = prefix + _steps_in(tree.nearest(prefix), mistake["loc"])
+        for mistake in error.errors(include_url=False, include_context=True)[:ENOUGH]:
+            path = prefix + _steps_in(part, mistake["loc"])
             if mistake["type"] == "extra_forbidden":
                 hint = suggest(str(path[-1]), _field_names(model, path[len(prefix) : -1]))
                 problems.append(tree.problem(path, f"unknown key '{path[-1]}'{hint}", at_key=True))
@@ -59,8 +62,10 @@ def _message(mistake: Any) -> str:
     return f"{text[:1].lower()}{text[1:]} (got {shown})"
 
 
-def _steps_in(tree: Located, loc: tuple[str | int, ...]) -> Path_:
+def _steps_in(tree: Located | None, loc: tuple[str | int, ...]) -> Path_:
     """A pydantic location without the steps that are no part of the file (members of unions, `[key]`)."""
+    if tree is None:  # nothing is given: what is missing
+        return loc
     steps: list[str | int] = []
     here: Located | None = tree
     for i, step in enumerate(loc):
@@ -108,8 +113,14 @@ def check_graph(
     if graph is None or not isinstance(graph.value, dict):
         return {}, problems
     checker = _Checker(tree, folder, plugins, rebound, str(kind.value) if kind is not None else "")
-    nodes = checker.nodes([name for name, node in graph.value.items() if isinstance(node.value, dict)])
-    return nodes, problems + checker.problems
+    with contextlib.suppress(_Enough):
+        nodes = checker.nodes([name for name, node in graph.value.items() if isinstance(node.value, dict)])
+        return nodes, problems + checker.problems
+    return {}, problems + checker.problems
+
+
+class _Enough(Exception):
+    """There are mistakes enough."""
 
 
 class _Checker:
@@ -126,6 +137,8 @@ class _Checker:
 
     def wrong(self, path: Path_, message: str, *, at_key: bool = False) -> None:
         self.problems.append(self.tree.problem(path, message, at_key=at_key))
+        if len(self.problems) > ENOUGH:
+            raise _Enough
 
     def nodes(self, names: list[str]) -> dict[str, Node]:
         for name in names:
@@ -181,15 +194,19 @@ class _Checker:
         tree = self.tree
         if given is not None:
             tree = _replaced(tree, name, _as_meant(given, component.params))
-        params, problems = form_problems(component.params, tree, prefix)
-        if given is None:
-            problems = [self.tree.problem(("graph", name, p.path.rpartition(".")[2]), p.message) for p in problems]
+        try:
+            params, problems = form_problems(component.params, tree, prefix)
+        except Exception as error:  # a validator of somebody's plugin
+            self.wrong(prefix, f"'{component.params.__name__}' cannot check this: {type(error).__name__}: {error}")
+            return None
         self.problems += problems
+        if len(self.problems) > ENOUGH:
+            raise _Enough
         if params is None:
             return None
         self.params[name] = params
         self.find_weights(name, component, params)
-        return self.inner(name, component, params)
+        return self.inner(name, component, params) if KINDS[component.kind].graph == self.kind else None
 
     def find_weights(self, name: str, component: Component, params: Params) -> None:
         found = {}
@@ -211,7 +228,10 @@ class _Checker:
                 self.problems.append(replace(there, path=".".join(path)))
                 return
         if component.features is not None and not any(item.startswith(f"{name}.") for item in self.rebound):
-            self.features[name] = component.features(params, found)
+            try:
+                self.features[name] = component.features(params, found)
+            except Exception as error:
+                self.wrong(("graph", name), f"its features are not known: {type(error).__name__}: {error}")
 
     def inner(self, name: str, component: Component, params: Params) -> Any:
         for param, marker in marked(component.params, RecipeParam).items():
@@ -221,16 +241,11 @@ class _Checker:
                 [port for port in inputs.value if "." in port] if inputs and isinstance(inputs.value, dict) else []
             )
             try:
-                recipe = load_recipe(getattr(params, param), overrides, self.plugins, rebound)
+                # of kind infer only: a training recipe could name itself
+                return load_recipe(getattr(params, param), overrides, self.plugins, rebound, "infer")
             except RecipeError as error:
                 for problem in error.problems:
                     self.wrong(("graph", name, "with", param), str(problem))
-                return None
-            if recipe.kind != "infer":
-                self.wrong(
-                    ("graph", name, "with", param), f"'{recipe.name}' is a training recipe, not one of kind infer"
-                )
-            return recipe
         return None
 
     def links(self, name: str, inner: Any) -> tuple[dict[str, tuple[Ref, ...]], dict[str, Ref]]:
@@ -344,31 +359,32 @@ class _Checker:
             | {r.node for r in links[name][1].values()}
             for name in names
         }
+        place = {name: i for i, name in enumerate(names)}
+        waiting = {name: {node for node in needs[name] if node in place} for name in names}
+        feeds: dict[str, list[str]] = {name: [] for name in names}
+        for name, nodes in waiting.items():
+            for node in nodes:
+                feeds[node].append(name)
+        ready = [place[name] for name in names if not waiting[name]]
         ordered: list[str] = []
-        while len(ordered) < len(names):
-            ready = [name for name in names if name not in ordered and needs[name] <= set(ordered)]
-            if not ready:
-                left = [name for name in names if name not in ordered]
-                circle = [name for name in left if _reaches_itself(name, needs)]
-                if circle:
-                    path = ("graph", circle[0], "inputs")
-                    self.wrong(path, f"the connections form a circle: {', '.join(circle)}", at_key=True)
-                return names
-            ordered.append(ready[0])
+        while ready:
+            name = names[heapq.heappop(ready)]
+            ordered.append(name)
+            for fed in feeds[name]:
+                waiting[fed].discard(name)
+                if not waiting[fed]:
+                    heapq.heappush(ready, place[fed])
+        if len(ordered) < len(names):
+            name = next(name for name in names if waiting[name])
+            circle: list[str] = []
+            while name not in circle:  # whoever waits waits for one that waits
+                circle.append(name)
+                name = min(waiting[name], key=place.__getitem__)
+            circle = sorted(circle[circle.index(name) :], key=place.__getitem__)
+            shown = ", ".join(circle[:20]) + (", …" if len(circle) > 20 else "")
+            self.wrong(("graph", circle[0], "inputs"), f"the connections form a circle: {shown}", at_key=True)
+            return names
         return ordered
-
-
-def _reaches_itself(name: str, needs: Mapping[str, set[str]]) -> bool:
-    seen: set[str] = set()
-    queue = list(needs[name])
-    while queue:
-        node = queue.pop()
-        if node == name:
-            return True
-        if node not in seen:
-            seen.add(node)
-            queue += needs.get(node, ())
-    return False
 
 
 def _replaced(tree: Located, name: str, params: Located) -> Located:

@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import sys
 import warnings
 from collections.abc import Iterable
@@ -174,5 +175,7 @@ def installed() -> Plugins:
 
 def suggest(word: str, among: Iterable[str]) -> str:
     """ "; did you mean 'detector'?", or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, list(among), n=1, cutoff=0.55)
+    if len(word) > 64:  # comparing takes the square of the length
+        return ""
+    near = difflib.get_close_matches(word, list(itertools.islice(among, 500)), n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -20,9 +20,11 @@ from lprf.component import Component, Params
 from lprf.errors import PluginError, Problem, RecipeError
 from lprf.files import shipped
 from lprf.plugins import Plugins, installed, suggest
-from lprf.source import Located, Place, located, read_file, read_text
+from lprf.source import MAX_DEPTH, Located, Place, located, read_file, read_text
 
 RESERVED = ("runtime", "vars")  # the first parts of overrides that are not nodes
+MAX_PARENTS = 16  # of a recipe that extends one that extends one …
+MAX_FILLED = 1_000_000  # characters of text with `${vars}` in it, filled in
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 NodeName = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)]
@@ -121,17 +123,26 @@ Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def load_recipe(
-    name: str | Path, overrides: Overrides = (), plugins: Plugins | None = None, rebound: Iterable[str] = ()
+    name: str | Path,
+    overrides: Overrides = (),
+    plugins: Plugins | None = None,
+    rebound: Iterable[str] = (),
+    kind: Literal["infer", "train"] | None = None,
 ) -> Recipe:
     """Load and check a recipe: a path, the name of a shipped recipe, or `plugin/recipe`.
 
     overrides: {"node.key": value} from Python, or ["node.key=value"] from the command line.
     rebound: "node.param" of weights that whoever runs the recipe will replace, so they need not be there.
+    kind: the kind it must be of; the graph of one of another kind is not even looked at.
     Raises RecipeError with every mistake in it.
     """
     plugins = installed() if plugins is None else plugins
     path = find_recipe(name, plugins)
-    return checked(_extended(read_file(path), path, plugins, ()), path, plugins, overrides, rebound)
+    tree = _extended(read_file(path), path, plugins, ())
+    given = tree.get("kind")
+    if kind is not None and (given is None or given.value != kind):
+        raise RecipeError([tree.problem(("kind",), f"is not '{kind}', which is what is needed here")])
+    return checked(tree, path, plugins, overrides, rebound)
 
 
 def checked(
@@ -168,9 +179,13 @@ def find_recipe(name: str | Path, plugins: Plugins) -> Path:
     """The file of a recipe. Raises RecipeError with a suggestion."""
     path = Path(name)
     text = str(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError:  # a name too long for the file system
+        is_file = is_folder = False
+    if path.suffix in (".yaml", ".yml") or is_file:
         return path
-    if path.is_dir():
+    if is_folder:
         raise RecipeError([Problem(text, 0, 0, "", "is a folder, not a recipe")])
     known = shipped_recipes()
     if text in known:
@@ -208,14 +223,20 @@ def _extended(tree: Located, path: Path, plugins: Plugins, above: tuple[Path, ..
     parent = tree.get("extends")
     if parent is None or parent.value is None:
         return tree
+    if not isinstance(parent.value, str):
+        raise RecipeError([tree.problem(("extends",), "must be the name or the file of a recipe")])
     above = (*above, path.resolve())
+    if len(above) > MAX_PARENTS:
+        raise RecipeError([tree.problem(("extends",), f"more than {MAX_PARENTS} recipes extend one another")])
     try:
-        beside = path.parent / str(parent.value)
-        name = beside if beside.suffix in (".yaml", ".yml") else str(parent.value)
+        beside = path.parent / parent.value
+        name = beside if beside.suffix in (".yaml", ".yml") else parent.value
         parent_path = find_recipe(name, plugins)
         if parent_path.resolve() in above:
             raise RecipeError([tree.problem(("extends",), "recipes extend one another in a circle")])
         base = read_file(parent_path)
+    except (ValueError, OSError):  # a null byte, half of a surrogate pair, a name too long
+        raise RecipeError([tree.problem(("extends",), "no file can have this name")]) from None
     except RecipeError as error:
         first = error.problems[0]
         if first.path == "extends" or first.line:  # the mistake is in a file of its own
@@ -302,6 +323,8 @@ def _argument(raw: str, place: Place) -> Located:
 def _changed(tree: Located, key: str, value: Located) -> Located | str:
     """The tree with one override applied, or what is wrong with it."""
     first, *rest = key.split(".")
+    if len(rest) > MAX_DEPTH:
+        return f"deeper than {MAX_DEPTH} levels"
     graph = tree.get("graph")
     nodes = list(graph.value) if graph is not None and isinstance(graph.value, dict) else []
     if not rest:
@@ -327,7 +350,7 @@ def _set(tree: Located, path: Sequence[str], value: Located) -> Located:
     if not path:
         return replace(value, key=value.place)
     step, *rest = path
-    if isinstance(tree.value, list) and step.isdigit() and int(step) < len(tree.value):
+    if isinstance(tree.value, list) and step.isdecimal() and int(step) < len(tree.value):
         items = list(tree.value)
         items[int(step)] = _set(items[int(step)], rest, value)
         return replace(tree, value=items)
@@ -339,6 +362,7 @@ def _set(tree: Located, path: Sequence[str], value: Located) -> Located:
 def _interpolated(tree: Located) -> tuple[Located, list[Problem]]:
     """Fill in `${name}`: from `vars`, or `${samples}`, the folder of bundled samples."""
     problems: list[Problem] = []
+    filled = 0
     given = tree.get("vars")
     variables = dict(given.value) if given is not None and isinstance(given.value, dict) else {}
     here = tree.place
@@ -363,6 +387,16 @@ def _interpolated(tree: Located) -> tuple[Located, list[Problem]]:
             return replace(
                 value, value=used.value, text=used.text, place=replace(value.place, folder=used.place.folder)
             )
+        nonlocal filled
+        parts = [str(variables[name].text or variables[name].value) for name in _VARIABLE.findall(value.value)]
+        over, filled = filled > MAX_FILLED, filled + sum(map(len, parts))
+        if over:  # which has been said
+            return value
+        if filled > MAX_FILLED:
+            place = value.place
+            message = f"more than {MAX_FILLED} characters once variables are filled in"
+            problems.append(Problem(place.file, place.line, place.column, ".".join(map(str, path)), message))
+            return value
         text = _VARIABLE.sub(lambda match: str(variables[match[1]].text or variables[match[1]].value), value.value)
         start = _VARIABLE.match(value.value)
         folder = variables[start[1]].place.folder if start else value.place.folder

@@ -6,6 +6,7 @@ keys) stays text or is refused, so that a recipe means what it looks like.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ MAX_VALUES = 20_000
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+_NUMBERS = {f"tag:yaml.org,2002:{name}" for name in ("int", "float")}
 _TEXT = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
 _STRING = "tag:yaml.org,2002:str"
 
@@ -109,15 +111,19 @@ def located(value: Any, place: Place, key: Place | None = None) -> Located:
 def read_file(path: str | Path) -> Located:
     """Read a YAML file.
 
-    Raises RecipeError: missing, too large, not UTF-8, not YAML, duplicate keys, nested too deep.
+    Raises RecipeError: missing, no file, too large, not UTF-8, not YAML, duplicate keys, nested too deep.
     """
     path = Path(path)
-    name = str(path).encode(errors="surrogateescape").decode(errors="replace")
+    name = str(path).encode(errors="replace").decode(errors="replace")
     try:
+        if stat.S_ISFIFO(path.stat().st_mode) or path.is_char_device():  # nobody knows when they would end
+            raise RecipeError([Problem(name, 0, 0, "", "is not a file")])
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError([Problem(name, 0, 0, "", error.strerror or str(error))]) from None
+    except ValueError:  # a null byte, half of a surrogate pair
+        raise RecipeError([Problem(name, 0, 0, "", "no file can have this name")]) from None
     return read_text(data, name, path.parent)
 
 
@@ -196,6 +202,9 @@ class _Builder:
         if self.count > MAX_VALUES:  # aliases of aliases multiply
             self.problem(node, path, f"more than {MAX_VALUES} values once its aliases are followed")
             raise RecipeError(self.problems)
+        if len(above) > MAX_DEPTH:
+            self.problem(node, path, f"nested deeper than {MAX_DEPTH} levels once its aliases are followed")
+            raise RecipeError(self.problems)
         if id(node) in above:
             self.problem(node, path, "an alias that contains itself")
             return Located(None, place, key)
@@ -226,8 +235,13 @@ class _Builder:
         if node.tag not in _SCALARS:
             self.problem(node, path, f"the tag '{node.tag}' is not allowed in a recipe")
             return None
+        if node.tag in _NUMBERS and ":" in node.value:  # 1:30 is no number of base 60
+            return node.value
         try:
-            return self.constructor.construct_object(node)
+            value = self.constructor.construct_object(node)
+            if isinstance(value, int) and value.bit_length() > 64:
+                raise ValueError("no parameter is as large")
+            return value
         except (ValueError, KeyError, yaml.YAMLError):
             self.problem(node, path, f"not a number that can be read: {node.value[:40]}")
             return None

@@ -141,7 +141,7 @@ def available(folder: str | Path | None = None) -> list[WeightsInfo]:
     found: dict[str, WeightsInfo] = {}
     for place in folders(folder):
         for path in sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else []:
-            if path.stem not in found and not path.name.startswith("."):
+            if path.stem not in found and not path.name.startswith(".") and path.is_file():  # a pipe waits for ever
                 try:
                     found[path.stem] = read_info(path)
                 except WeightsError:
