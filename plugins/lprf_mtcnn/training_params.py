@@ -21,8 +21,8 @@ class SamplesParams(Params):
     net: Literal["pnet", "onet"] = Field(description="the network that is to learn from them")
     way: Literal["dense", "windows"] | None = Field(
         None,
-        description="dense: cuts of scaled photos in which every cell of PNet's output is an example, PNet's default, "
-        "which finds more; windows: single boxes, as the paper does it, all that ONet has",
+        description="dense: cuts of scaled photos in which every cell of PNet's output is an example, PNet's default: "
+        "it proposes a fraction of what windows do; windows: single boxes, as the paper does it, all that ONet has",
     )
     count: int | None = Field(
         None, ge=1, description="samples in all: by default 8,000 dense ones of PNet, 200,000 windows"
