@@ -24,6 +24,7 @@ VERBS = {
     "schema": ["schema"],
     "weights list": ["weights", "list"],
     "runs": ["runs"],
+    "new-plugin": ["new-plugin", "red", "--kind", "detector"],
     "export --help": ["export", "--help"],
 }
 

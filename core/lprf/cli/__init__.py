@@ -35,6 +35,7 @@ VERBS: dict[str, dict[str, str]] = {
         "plugins": "list plugins, who distributes them, and what is wrong",
         "components": "list components, or one with its ports and parameters",
         "weights": "list, verify and import the weights of networks",
+        "new-plugin": "write a plugin distribution of your own, tests included",
         "doctor": "is this machine ready: torch, GPU, OpenCV, weights, folders",
     },
 }

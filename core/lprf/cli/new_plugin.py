@@ -1,0 +1,57 @@
+"""`lprf new-plugin`: a distribution of one's own that installs, validates, runs and passes its tests at once."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from lprf.component import KINDS
+from lprf.errors import LprfError
+from lprf.plugins import GROUP
+from lprf.templates import COMPONENTS, PYPROJECT, RECIPES, TESTS
+
+EXAMPLES = """\
+Examples:
+  lprf new-plugin red --kind detector      writes lprf-red/, which gives red.detector
+  pip install -e lprf-red && pytest lprf-red && lprf run red/example
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the first part of its components' names: small letters, digits")
+    parser.add_argument("--kind", choices=list(KINDS), default="detector", help="what it gives; a detector by default")
+    parser.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="where lprf-NAME is made")
+
+
+def run(args: argparse.Namespace) -> int:
+    name, kind = args.name, args.kind
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,39}", name) or keyword.iskeyword(name):
+        raise LprfError(f"'{name}' does not do: a small letter, then small letters and digits, no word of Python's")
+    if name in {point.name for point in entry_points(group=GROUP)}:
+        raise LprfError(f"a plugin '{name}' is installed; two of one name would keep each other out")
+    if kind not in COMPONENTS:
+        raise LprfError(f"there is no template of a {kind} yet; there are {', '.join(COMPONENTS)}")
+    folder: Path = args.into / f"lprf-{name}"
+    if folder.exists():
+        raise LprfError(f"{folder} is there already")
+    declaration, code = COMPONENTS[kind]
+    files = {
+        "pyproject.toml": PYPROJECT,
+        f"lprf_{name}/__init__.py": "",
+        f"lprf_{name}/plugin.py": declaration,
+        f"lprf_{name}/{kind}.py": code,
+        f"lprf_{name}/recipes/example.yaml": RECIPES[kind],
+        f"tests/test_{name}.py": TESTS[kind],
+    }
+    try:
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text.replace("NAME", name).replace("KIND", kind), encoding="utf-8")
+    except OSError as error:
+        raise LprfError(f"{error.filename or folder}: {error.strerror}") from None
+    print(f"{folder}: gives {name}.{kind}\ninstall it: pip install -e {folder}\ntest it:    pytest {folder}")
+    print(f"run it:     lprf run {name}/example")
+    return 0
