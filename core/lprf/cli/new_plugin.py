@@ -14,9 +14,10 @@ from lprf.plugins import GROUP
 from lprf.templates import COMPONENTS, PYPROJECT, RECIPES, TESTS
 
 EXAMPLES = """\
+There are templates of sources, detectors, rectifiers, recognizers and sinks. Then: pip install -e lprf-NAME.
+
 Examples:
   lprf new-plugin red --kind detector      writes lprf-red/, which gives red.detector
-  pip install -e lprf-red && pytest lprf-red && lprf run red/example
 """
 
 
