@@ -241,6 +241,6 @@ def test_a_plugin_brings_plate_formats(tmp_path: Path) -> None:
     distribution(tmp_path, "lprf-moon", "lprf_moon_plugin", f"{HOOK}return []", "moon")
     (tmp_path / "formats").mkdir()
     (tmp_path / "formats" / "sea.yaml").write_text("alphabet: AB01\npatterns: {only: [[A, B], ['0 2']]}\n")
-    code = "from lprf.plate_format import load_format as load; f = load('moon/sea'); print(f.grouped('AB00'), f.fits('A1'))"
+    code = "from lprf.plate_format import *; f = load_format('moon/sea'); print(f.grouped('AB00'), f.fits('A1'))"
     done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.stdout.split() == ["AB", "00", "False"], done.stderr
