@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lprf_lprnet.layers import Dropout, every_nth
+
 MEAN, SCALE = 127.5, 128.0
 
 ContextMean = Literal["plate", "running"]
@@ -67,7 +69,7 @@ class LPRNet(nn.Module):
         self.conv5, self.norm5 = nn.Conv2d(c256 // 4, c256, (1, 4)), nn.BatchNorm2d(c256)
         self.conv6, self.norm6 = nn.Conv2d(c256, classes, (rows - 3, 1)), nn.BatchNorm2d(classes)
         self.head = nn.Conv2d(c64 + c128 + c256 + classes, classes, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if context == "running":
             self.register_buffer("power", torch.ones(4))
 
@@ -76,10 +78,10 @@ class LPRNet(nn.Module):
         one = F.relu(self.norm1(self.conv1(images)))
         two = F.relu(self.norm2(self.block2(F.max_pool2d(one, 3, 1))))
         # The paper's 3-D max-pools are a stride over channels and a 2-D max-pool.
-        x = F.max_pool2d(two[:, ::2], 3, (1, 2))
+        x = F.max_pool2d(every_nth(two, 2), 3, (1, 2))
         x = F.relu(self.norm3(self.block3(x)))
         three = F.relu(self.norm4(self.block4(x)))
-        x = F.max_pool2d(three[:, ::4], 3, (1, 2))
+        x = F.max_pool2d(every_nth(three, 4), 3, (1, 2))
         x = F.relu(self.norm5(self.conv5(self.dropout(x))))
         four = F.relu(self.norm6(self.conv6(self.dropout(x))))
         scales = [self._scaled(i, x, four.shape[2:]) for i, x in enumerate((one, two, three, four))]

@@ -17,11 +17,13 @@ from lprf.errors import LprfError, WeightsError
 from lprf.testing import RecognizerSuite
 from lprf_lprnet import importers
 from lprf_lprnet.build import build
+from lprf_lprnet.layers import Dropout, every_nth
 from lprf_lprnet.net import LPRNet
 from lprf_lprnet.params import RecognizerParams
 from lprf_lprnet.plugin import lprf_components
 from lprf_lprnet.recognizer import LprnetRecognizer
 from lprf_lprnet.slots import SlotNet
+from plain_lprnet import PlainLPRNet
 
 
 @pytest.fixture
@@ -228,3 +230,38 @@ def test_a_format_that_the_alphabet_cannot_write_is_refused(tmp_path: Path) -> N
 def test_a_format_needs_the_beam() -> None:
     with pytest.raises(pydantic.ValidationError, match="decode: beam"):
         RecognizerParams(decode="greedy", format="cn")
+
+
+# Layers that cost less in training
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_every_nth_channel_and_its_gradient(n: int) -> None:
+    x = torch.randn(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(every_nth(x, n), x[:, ::n], rtol=0, atol=0)
+    assert torch.autograd.gradcheck(lambda x: every_nth(x, n), x)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 9, 5), (1, 64, 300, 400)])  # the second needs more coins than a table has
+def test_dropout_is_fair_and_new_each_time(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.25)
+    x = torch.ones(shape).contiguous(memory_format=torch.channels_last)
+    once, again = dropout(x), dropout(x)
+    assert once.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    kept = (once > 0).float()
+    error = 5 * (0.25 * 0.75 / kept.numel()) ** 0.5
+    assert abs(float(kept.mean()) - 0.75) < error
+    both = float(((once > 0) & (again > 0)).float().mean())
+    assert abs(both - 0.75**2) < 2 * error
+    assert once.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_it_gives_what_the_paper_written_down_plainly_gives() -> None:
+    torch.manual_seed(3)
+    ours = LPRNet(79, (24, 94), dropout=0.0)
+    plain = PlainLPRNet(79, dropout=0.0).load_ours(ours)
+    images = torch.randn(5, 3, 24, 94)
+    torch.testing.assert_close(ours(images), plain(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.eval()(images), plain.eval()(images), rtol=1e-4, atol=1e-4)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lprf.context import Context
 from lprf.errors import LprfError
 from lprf.files import replacing
+from lprf.memory import keep_freed
 from lprf.runs import CHECKPOINT, METRICS, TABLE
 from lprf.training import distributed
 from lprf.training.distributed import Share
@@ -100,6 +101,7 @@ def train(task: Task, params: LoopParams, context: Context) -> Trained:
 
     Without a folder nothing is written. Raises TrainingDiverged; the batch is left in the folder for inspection.
     """
+    keep_freed()
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
