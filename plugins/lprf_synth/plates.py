@@ -71,6 +71,7 @@ class Kind(Params):
     red: str = ""
     red_first: int = 0
     face: str = "plate"
+    other_face: float = 0.12
     stroke: tuple[float, float] = (8.0, 12.0)
     rows: list[Row]
     dots: list[tuple[float, float]] = pydantic.Field(default_factory=list)
@@ -171,7 +172,7 @@ def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) 
     middle, reach = (low + high) / 2, (high - low) / 2 * (0.4 + 0.6 * difficulty)
     stroke = rng.uniform(middle - reach, middle + reach)
     face = kind.face
-    if rng.random() < 0.12:
+    if rng.random() < kind.other_face:
         face = "sans" if face == "plate" else "plate"
     return Style(
         face=face,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lprf.context import Context
     from lprf_synth.plugin import ReletterParams
 
-VERSION = 1
+VERSION = 2
 
 HEIGHT = 140  # mm, of a plate of one row to GA 36
 WIDTHS = {7: 440, 8: 480}  # mm, by the length of the text
@@ -111,7 +111,8 @@ def reletter(image: np.ndarray, plate: Truth, province: str, rng: np.random.Gene
     soft = float(np.clip(contrast / (2.5 * max(steepest, 1e-3)), 0.4, 2.5))  # the width of its edges, as a sigma
     width, height = round(CELL[0] * scale * rng.uniform(0.86, 1.0)), round(CELL[1] * scale * rng.uniform(0.9, 1.0))
     weight = round(2 * rng.uniform(6, 11.5) * thinning(province)) / 2
-    glyph = mask(province, "plate", max(3, width), max(5, height), weight)
+    face = "plate" if rng.random() < 0.75 else "uni"
+    glyph = mask(province, face, max(3, width), max(5, height), weight)
     inked = np.zeros((size[1], size[0]), np.uint8)
     middle = np.array(size) / 2 + rng.normal(0, scale, 2)
     paste_mask(inked, glyph, (middle[0], middle[1]))
