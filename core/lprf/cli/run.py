@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lprf.cli.common import add_recipe_arguments, load
 from lprf.errors import LprfError
+from lprf.memory import lasting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.device:
         args.set = [*args.set, f"runtime.device={args.device}"]
-    recipe = load(args)
+    with lasting():
+        recipe = load(args)
     if recipe.kind == "train":
         return _train(recipe, args)
     if args.dry_run or args.force:
@@ -56,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _infer(recipe: Recipe) -> int:
-    from lprf.stream import build
+    with lasting():
+        from lprf.stream import build
 
-    graph = build(recipe, recipe.plugins)
+        graph = build(recipe, recipe.plugins)
     noun = {"core.images": "photos", "core.crops": "pictures"}.get(graph.source_node.uses, "frames")
     try:
         with _progress(noun) as progress:
