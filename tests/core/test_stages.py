@@ -371,17 +371,11 @@ def test_a_broken_checkpoint_says_what_to_do(plugins: Plugins, folder: Path) -> 
         run(plugins)
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder in which not even root makes one")
 def test_a_folder_that_may_not_be_written(plugins: Plugins, folder: Path) -> None:
-    (folder / "runs").mkdir(mode=0o555)
-    folder.chmod(0o755)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # the superuser may write everywhere
-    try:
-        with pytest.raises(LprfError, match=r"runs.* cannot be written: Permission denied"):
-            run(plugins)
-    finally:
-        os.seteuid(user)
+    (folder / "runs").symlink_to("/sys/kernel")  # the superuser may write everywhere else
+    with pytest.raises(LprfError, match=r"runs.* cannot be written: "):
+        run(plugins)
 
 
 def test_a_file_where_the_folder_should_be(plugins: Plugins, folder: Path) -> None:
