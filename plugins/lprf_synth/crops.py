@@ -12,7 +12,7 @@ import numpy as np
 from lprf.builtin.augment import degrade
 from lprf.data import Example, Truth
 from lprf.errors import LprfError
-from lprf_synth.plates import Kind, draw, kinds, plain, sample_style, sample_text, word_mask
+from lprf_synth.plates import Holder, Kind, blend, draw, kinds, plain, sample_style, sample_text, word_mask
 
 if TYPE_CHECKING:
     from lprf.context import Context
@@ -97,8 +97,47 @@ def draw_frame(
     return x - left, y - above, x + width + right + 1, y + height + below + 1
 
 
+def draw_holder(
+    wide: np.ndarray, place: tuple[int, int, int, int], holder: Holder, rng: np.random.Generator, scale: float
+) -> None:
+    """Draw a holder with a dealer's words around the plate at `place` (x y w h) and over its edges, into `wide`."""
+    x, y, w, h = place
+
+    def mm(reach: tuple[float, float]) -> int:
+        return round(float(rng.uniform(*reach)) * scale)
+
+    tone = rng.choice((12.0, 25.0, 40.0, 110.0, 190.0, 235.0)) + rng.normal(0, 8, 3)
+    if rng.random() < 0.15:
+        tone = rng.uniform(0, 255, 3)
+    ink = (235.0 if tone.mean() < 120 else 20.0) + rng.normal(0, 10, 3)
+    if rng.random() < 0.2:
+        ink = rng.uniform(0, 255, 3)
+    left, right = x - mm((2, 12)), x + w + mm((2, 12))
+    top, bottom = max(0, y - mm(holder.outside)), min(wide.shape[0], y + h + mm(holder.outside))
+    upper, lower = y + mm(holder.above), y + h - mm(holder.below)
+    inside = slice(upper, lower), slice(x + mm(holder.sides), x + w - mm(holder.sides))
+    seen = wide[inside].copy()
+    cv2.rectangle(wide, (left, top), (right, bottom), np.clip(tone, 0, 255).tolist(), -1)
+    for start, end, chance in ((top, upper, 0.4), (lower, bottom, 0.75)):
+        if end - start < 7 * scale or rng.random() > chance:
+            continue
+        high = max(4, 2 * round((end - start) * rng.uniform(0.25, 0.4)))  # few sizes, so that masks are cached
+        pitch = max(3, round(high * rng.choice((0.5, 0.65, 0.8))))
+        count = min(int(rng.integers(5, 22)), int(0.9 * w / pitch))
+        word, length = "".join(holder.words[i] for i in rng.integers(0, len(holder.words), count)), count * pitch
+        letters = np.zeros(wide.shape[:2], np.uint8)
+        box = (x + (w - length) / 2, start + (end - start - high) / 2, length, high)
+        word_mask(letters, word, box, "sans", float(rng.choice((9, 13))))
+        wide[start:end] = blend(wide[start:end], letters[start:end], tuple(np.clip(ink, 0, 255)))
+    wide[inside] = seen
+
+
 def surround(
-    plate: np.ndarray, rng: np.random.Generator, scale: float, difficulty: float
+    plate: np.ndarray,
+    rng: np.random.Generator,
+    scale: float,
+    difficulty: float,
+    holder: Holder | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Put a flat plate on what surrounds plates: bumper or frame, now and then a dealer's words.
 
@@ -114,9 +153,11 @@ def surround(
     if rng.random() < 0.3:  # the edge of a bumper or a boot lid
         level = int(rng.integers(0, y)) if rng.random() < 0.5 else int(rng.integers(y + height, height + 2 * y))
         wide[:level] = np.clip(wide[:level] * rng.uniform(0.2, 1.8), 0, 255).astype(np.uint8)
-    if rng.random() < 0.6:
+    if holder is None and rng.random() < 0.6:
         draw_frame(wide, (x, y, width, height), rng, scale)
     wide[y : y + height, x : x + width] = plate
+    if holder is not None and rng.random() < holder.chance:
+        draw_holder(wide, (x, y, width, height), holder, rng, scale)
     return wide, (x, y)
 
 
@@ -141,7 +182,7 @@ def render_crop(
     # the flat plate about 1.7 times as wide as it comes out, the warp at twice the size: no aliasing, little work
     scale = round(1.7 * width / kind.size[0], 3)
     plate = draw(kind, text, sample_style(kind, rng, difficulty), scale)
-    wide, (x, y) = surround(plate, rng, scale, difficulty)
+    wide, (x, y) = surround(plate, rng, scale, difficulty, kind.holder)
     h, w = plate.shape[:2]
     source = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) + np.array([x, y], np.float32)
     # half-open corners to pixel centres, both ways

@@ -16,11 +16,11 @@ from lprf.component import Params
 from lprf.errors import LprfError
 from lprf.source import read_file
 from lprf_synth.atlas import CELL, MARGIN, field, mask
+from lprf_synth.trim import Box, Colour, Mark, draw_mark, draw_stars, landscape, pick, relief
 
 FOLDER = Path(__file__).parent / "countries"
 
-Colour = tuple[int, int, int]
-Box = tuple[float, float, float, float]
+Factors = tuple[float, float]
 
 
 class Row(Params):
@@ -39,11 +39,12 @@ class Row(Params):
 
 
 class Band(Params):
-    """A field of another colour: box is x y width height, mm."""
+    """A field of another colour, with the European Union's stars or without: box is x y width height, mm."""
 
     box: Box
     colours: list[Colour]
     chance: float = 1.0
+    stars: bool = False
 
 
 class Label(Params):
@@ -51,6 +52,27 @@ class Label(Params):
 
     words: list[str]
     box: Box
+    inks: list[Colour] = pydantic.Field(default_factory=list)
+    chance: float = 1.0
+
+
+class Vary(Params):
+    """How makers differ: from plate to plate the characters' widths, heights and gaps are this many times as large."""
+
+    width: Factors = (1.0, 1.0)
+    height: Factors = (1.0, 1.0)
+    gap: Factors = (1.0, 1.0)
+
+
+class Holder(Params):
+    """A holder with a dealer's words around a plate: how far it reaches beyond the plate and over its edges, mm."""
+
+    chance: float = 0.7
+    outside: tuple[float, float] = (2, 22)
+    above: tuple[float, float] = (0, 4)
+    below: tuple[float, float] = (0, 4)
+    sides: tuple[float, float] = (0, 4)
+    words: str = "AABCDEEEFGHIIKLMNNOOPRRSSTTUVW   0123456789.-"
 
 
 class Kind(Params):
@@ -78,6 +100,11 @@ class Kind(Params):
     bands: list[Band] = pydantic.Field(default_factory=list)
     labels: list[Label] = pydantic.Field(default_factory=list)
     line: float = 0.9
+    vary: Vary | None = None
+    marks: list[Mark] = pydantic.Field(default_factory=list)
+    landscape: float = 0.0
+    relief: float = 0.0
+    holder: Holder | None = None
     bolts: tuple[tuple[float, float], ...] = ((110, 13), (330, 13), (110, 127), (330, 127))
 
 
@@ -157,17 +184,17 @@ class Style:
     bolts: int
     province: float
     shift: tuple[float, float]
-    words: tuple[str, ...]
+    words: tuple[str | None, ...]
+    word_inks: tuple[Colour | None, ...]
+    stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mark: Mark = "none"
+    seed: int = 0
+    landscape: bool = False
+    relief: float = 0.0
 
 
 def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) -> Style:
     """Draw a style: the harder, the wider the strokes' weights and the colours vary."""
-
-    def pick(colours: Sequence[Colour]) -> Colour:
-        r, g, b = colours[int(rng.integers(len(colours)))]
-        b, g, r = (int(min(255, max(0, value + d))) for value, d in zip((b, g, r), rng.normal(0, 10, 3), strict=True))
-        return b, g, r
-
     low, high = kind.stroke
     middle, reach = (low + high) / 2, (high - low) / 2 * (0.4 + 0.6 * difficulty)
     stroke = rng.uniform(middle - reach, middle + reach)
@@ -178,18 +205,41 @@ def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) 
         face=face,
         stroke=round(stroke * 2) / 2,  # few values, so that masks are cached
         chinese=round(2 * (stroke * rng.uniform(0.62, 1.0))) / 2,
-        colour=pick(kind.colours),
-        second=pick(kind.gradient) if kind.gradient else None,
-        bands=tuple(pick(band.colours) if rng.random() < band.chance else None for band in kind.bands),
-        ink=pick(kind.inks or [kind.ink]),
-        red=pick([(200, 25, 30), (180, 20, 20)]),
+        colour=pick(kind.colours, rng),
+        second=pick(kind.gradient, rng) if kind.gradient else None,
+        bands=tuple(pick(band.colours, rng) if rng.random() < band.chance else None for band in kind.bands),
+        ink=pick(kind.inks or [kind.ink], rng),
+        red=pick([(200, 25, 30), (180, 20, 20)], rng),
         line=rng.uniform(1.5, 3.5) if rng.random() < kind.line else 0.0,
         dot=rng.uniform(4, 6) if rng.random() < 0.93 else 0.0,
         bolts=int(rng.integers(0, 3)) if rng.random() < 0.85 else 0,
         province=rng.uniform(0.84, 1.0),
         shift=(float(rng.normal(0, 1.2)), float(rng.normal(0, 1.5))),
-        words=tuple(label.words[int(rng.integers(len(label.words)))] for label in kind.labels),
+        **_trim(kind, rng),
     )
+
+
+def _trim(kind: Kind, rng: np.random.Generator) -> dict[str, Any]:
+    """The part of a style that kinds without trim draw no random numbers for."""
+    shown = [label.chance == 1 or rng.random() < label.chance for label in kind.labels]
+    style: dict[str, Any] = {
+        "words": tuple(
+            label.words[int(rng.integers(len(label.words)))] if show else None
+            for label, show in zip(kind.labels, shown, strict=True)
+        ),
+        "word_inks": tuple(pick(label.inks, rng) if label.inks else None for label in kind.labels),
+    }
+    if vary := kind.vary:
+        style["stretch"] = tuple(round(float(rng.uniform(*of)), 2) for of in (vary.width, vary.height, vary.gap))
+    if kind.marks:
+        style["mark"] = kind.marks[int(rng.integers(len(kind.marks)))]
+    if kind.marks or kind.landscape:
+        style["seed"] = int(rng.integers(2**31))
+    if kind.landscape:
+        style["landscape"] = rng.random() < kind.landscape
+    if kind.relief:
+        style["relief"] = float(max(0.0, rng.normal(0, kind.relief)))
+    return style
 
 
 @functools.cache
@@ -200,8 +250,16 @@ def thinning(character: str) -> float:
     return min(1.15, max(0.5, min(0.45 / float(covered.mean()), 0.62 / densest)))
 
 
-def cells(kind: Kind, text: str) -> list[tuple[str, Box]]:
-    """Each character of the text and its cell: x y width height, mm from the plate's top left."""
+def cells(kind: Kind, text: str, stretch: tuple[float, float, float] = (1, 1, 1)) -> list[tuple[str, Box]]:
+    """Each character of the text and its cell: x y width height, mm from the plate's top left.
+
+    stretch: factors of the widths, heights and gaps of rows whose characters flow.
+    """
+    return [(character, box) for character, box in _laid(kind, text, stretch) if character != " "]
+
+
+def _laid(kind: Kind, text: str, stretch: tuple[float, float, float]) -> list[tuple[str, Box]]:
+    """As `cells`, the spaces too."""
     found: list[tuple[str, Box]] = []
     rest = text
     for number, row in enumerate(kind.rows):
@@ -217,14 +275,15 @@ def cells(kind: Kind, text: str) -> list[tuple[str, Box]]:
         last = number == len(kind.rows) - 1
         take = len(rest) if last else max(1, int(len(rest) * row.take))
         part, rest = rest[:take], rest[take:]
-        length = sum(row.space if c == " " else width for c in part) + row.gap * (len(part) - 1)
+        width, gap, space = width * stretch[0], row.gap * stretch[2], row.space * stretch[2]
+        top, height = row.top + height * (1 - stretch[1]) / 2, height * stretch[1]
+        length = sum(space if c == " " else width for c in part) + gap * (len(part) - 1)
         squeeze = min(1.0, row.width / length)
         x = row.left + (row.width - length * squeeze) / 2
         for character in part:
-            own = (row.space if character == " " else width) * squeeze
-            if character != " ":
-                found.append((character, (x, row.top, own, height)))
-            x += own + row.gap * squeeze
+            own = (space if character == " " else width) * squeeze
+            found.append((character, (x, top, own, height)))
+            x += own + gap * squeeze
     return found
 
 
@@ -246,7 +305,7 @@ def draw(kind: Kind, text: str, style: Style, scale: float) -> np.ndarray:
     width, height = round(kind.size[0] * scale), round(kind.size[1] * scale)
     ink = np.zeros((height, width), np.uint8)
     red = np.zeros((height, width), np.uint8) if kind.red or kind.red_first else None
-    for number, (character, (x, y, w, h)) in enumerate(cells(kind, text)):
+    for number, (character, (x, y, w, h)) in enumerate(cells(kind, text, style.stretch)):
         chinese = character > "\u2e80"
         weight = style.stroke
         if chinese:
@@ -268,8 +327,9 @@ def draw(kind: Kind, text: str, style: Style, scale: float) -> np.ndarray:
     if style.dot:
         for x, y in kind.dots:
             _circle(ink, x + style.shift[0], y + style.shift[1], style.dot, scale)
-    for label, word in zip(kind.labels, style.words, strict=True):
-        word_mask(ink, word, tuple(value * scale for value in label.box), "sans", 10)
+    for label, word, colour in zip(kind.labels, style.words, style.word_inks, strict=True):
+        if word is not None and colour is None:
+            word_mask(ink, word, tuple(value * scale for value in label.box), "sans", 10)
     if style.line:
         inset, r = round((3 + style.line) * scale * 16), max(1, round(style.line * scale))
         corners = [
@@ -283,6 +343,15 @@ def draw(kind: Kind, text: str, style: Style, scale: float) -> np.ndarray:
     image = _ground(kind, style, width, height, scale, ink)
     if red is not None:
         image = blend(image, red, style.red)
+    for label, word, colour in zip(kind.labels, style.words, style.word_inks, strict=True):
+        if word is not None and colour is not None:
+            image = _written(image, word, tuple(value * scale for value in label.box), colour)
+    if style.mark != "none":
+        spaces = (box for character, box in _laid(kind, text, style.stretch) if character == " ")
+        for space in spaces:
+            draw_mark(image, style.mark, space, style.ink, style.seed, scale)
+    if style.relief:
+        image = relief(image, ink, style.relief, scale)
     return _bolted(image, kind, style, scale)
 
 
@@ -297,6 +366,16 @@ def word_mask(canvas: np.ndarray, word: str, box: Sequence[float], face: str, we
         paste_mask(canvas, glyph, (x + (i + 0.5) * pitch, y + height / 2))
 
 
+def _written(image: np.ndarray, word: str, box: tuple[float, ...], colour: Colour) -> np.ndarray:
+    """`image` with a word in a colour of its own in a box (x y width height, pixels)."""
+    x, y, width, height = (round(value) for value in box)
+    part = image[max(0, y - 2) : y + height + 2, max(0, x - 2) : x + width + 2]
+    letters = np.zeros(part.shape[:2], np.uint8)
+    word_mask(letters, word, (min(2, x), min(2, y), width, height), "sans", 10)
+    part[:] = blend(part, letters, colour)
+    return image
+
+
 def blend(image: np.ndarray, alpha: np.ndarray, colour: Colour) -> np.ndarray:
     """`colour` laid over `image` where `alpha` (uint8 [h, w]) says so."""
     share = alpha[:, :, None].astype(np.float32) / 255
@@ -309,7 +388,7 @@ def _circle(canvas: np.ndarray, x: float, y: float, r: float, scale: float) -> N
 
 def _ground(kind: Kind, style: Style, width: int, height: int, scale: float, ink: np.ndarray) -> np.ndarray:
     """The background with the ink on it."""
-    if style.second is None and not kind.bands:
+    if style.second is None and not kind.bands and not style.landscape:
         # one colour: a table from the mask's 256 greys to colours is the fastest blend
         share = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
         table = np.array(style.colour, np.float32) * (1 - share) + np.array(style.ink, np.float32) * share
@@ -322,10 +401,14 @@ def _ground(kind: Kind, style: Style, width: int, height: int, scale: float, ink
         image[:] = column.astype(np.uint8)[:, None, :]
     else:
         image[:] = style.colour
+    if style.landscape:
+        image = landscape(image, style.seed)
     for band, colour in zip(kind.bands, style.bands, strict=True):
         if colour is not None:
             x, y, w, h = (round(value * scale) for value in band.box)
             image[y : y + h, x : x + w] = colour
+            if band.stars:
+                draw_stars(image, band.box, scale)
     return blend(image, ink, style.ink)
 
 

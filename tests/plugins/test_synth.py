@@ -209,7 +209,9 @@ def test_no_board_has_a_text_that_could_be_a_plates() -> None:
     assert len(texts) > 500
     assert not [text for text in texts if scenery.platelike(text)]
     for country, name in KINDS:
-        text = sample_text(kinds(country)[name], rng)
+        kind = kinds(country)[name]
+        serials = [text for text in kind.text if text.count("D") > 1]  # one that its owner chose may be any word
+        text = sample_text(kind.model_copy(update={"text": serials or kind.text}), rng)
         assert scenery.platelike(text), f"{country} {name}: {text}"
 
 
