@@ -20,8 +20,8 @@ class DecodingParams(Params):
     top: int = Field(3, ge=1, le=64, description="how many texts are given as alternatives; greedy finds one alone")
     format: NameOrYaml | None = Field(
         None,
-        description="plate format that texts are to fit: cn, de, us-any, us-ca, your own, or a path to a .yaml file. A "
-        "text is kept and marked as fitting none where nothing that fits is at all probable",
+        description="plate format that texts are to fit: cn, de, eu, us-any, us-ca, your own, or a path to a .yaml "
+        "file. A text is kept and marked as fitting none where nothing that fits is at all probable",
     )
 
     @pydantic.model_validator(mode="after")

@@ -16,7 +16,7 @@ class PlatesParams(Params):
     difficulty: float = pydantic.Field(
         0.6, ge=0, le=1, description="0: clean and upright; 1: tilted, blurred, dark, dirty. A curriculum raises it"
     )
-    country: NameOrYaml = pydantic.Field("cn", description="cn, de, us, xx, or a path to a .yaml file")
+    country: NameOrYaml = pydantic.Field("cn", description="cn, de, eu, us, xx, or a path to a .yaml file")
     kinds: dict[str, float] = pydantic.Field(
         default_factory=dict,
         description="shares of the kinds of plates: {blue: 10, green: 4}; the country's own where empty",

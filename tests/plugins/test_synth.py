@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,8 +19,8 @@ from lprf.data import Truth
 from lprf.errors import LprfError
 from lprf_synth import scenery
 from lprf_synth.atlas import field
-from lprf_synth.crops import SynthPlates, render_crop
-from lprf_synth.plates import FOLDER, cells, draw, kinds, sample_style, sample_text
+from lprf_synth.crops import SynthPlates, draw_holder, render_crop
+from lprf_synth.plates import FOLDER, Holder, cells, draw, kinds, sample_style, sample_text
 from lprf_synth.plugin import PlatesParams, ScenesParams
 from lprf_synth.scenes import Scenes
 
@@ -61,6 +62,41 @@ def test_every_kind_renders_a_text_that_shows(country: str, name: str) -> None:
         cell = plate[int(y / 2) : int((y + h) / 2), int(x / 2) : int((x + w) / 2)]
         assert np.ptp(cell.astype(int).sum(2)) > 100, f"{character} does not show"
     assert render_crop(rng, kind, text).shape == (24, 94, 3)
+
+
+@pytest.mark.parametrize(("country", "name"), [(c, n) for c, n in KINDS if kinds(c)[n].vary])
+def test_characters_that_vary_stay_on_the_plate(country: str, name: str) -> None:
+    rng = np.random.default_rng(2)
+    kind = kinds(country)[name]
+    seen = set()
+    for _ in range(200):
+        text, style = sample_text(kind, rng), sample_style(kind, rng, 1.0)
+        for character, (x, y, w, h) in cells(kind, text, style.stretch):
+            assert x >= 0 and x + w <= kind.size[0] and y >= 0 and y + h <= kind.size[1], f"{character} of {text}"
+            seen.add(round(h))
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize("mark", ["hyphen", "dot", "seals", "shield", "blot"])
+def test_a_mark_is_drawn_between_the_groups_and_nowhere_else(mark: str) -> None:
+    kind = kinds("eu")["plain"].model_copy(update={"relief": 0})
+    style = replace(sample_style(kind, np.random.default_rng(3), 0), bolts=0, mark="none", seed=4)
+    bare, marked = (draw(kind, "AB 123", replace(style, mark=which), 1.0) for which in ("none", mark))
+    changed = np.flatnonzero((bare != marked).any(2).any(0))
+    boxes = [box for _, box in cells(kind, "AB 123", style.stretch)]
+    end_of_the_first, start_of_the_second = boxes[1][0] + boxes[1][2], boxes[2][0]
+    assert len(changed) and end_of_the_first - 1 <= changed[0] and changed[-1] <= start_of_the_second + 1
+
+
+def test_a_holder_covers_no_more_of_the_plate_than_it_may() -> None:
+    holder = Holder(outside=(5, 20), above=(0, 12), below=(0, 8), sides=(0, 6))
+    for seed in range(30):
+        wide = np.full((300, 600, 3), 200, np.uint8)
+        draw_holder(wide, (100, 100, 400, 100), holder, np.random.default_rng(seed), 1.0)
+        assert (wide[112:192, 106:494] == 200).all(), "it covers the plate"
+        changed = np.argwhere((wide != 200).any(2))
+        assert changed[:, 0].min() < 100 and changed[:, 0].max() >= 200, "it is not around the plate"
+        assert changed[:, 0].min() >= 80 and changed[:, 0].max() <= 220
 
 
 def test_measures_are_those_of_ga_36() -> None:
