@@ -82,6 +82,16 @@ class Summary:
         """Frames a second."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
+    def add(self, results: Iterable[Result]) -> None:
+        """Count what is done."""
+        for result in results:
+            if result.batch is not None:
+                self.frames += 1
+                self.plates += result.batch.plates[result.row]
+                self.read += result.batch.read[result.row]
+            if result.reason:
+                self.failure(result.origin.name, result.reason)
+
     def failure(self, name: str, reason: str) -> None:
         self.failed += 1
         if len(self.failures) < KEPT_FAILURES:
@@ -229,8 +239,7 @@ class Graph:
                     for group in groups:
                         with shield.held():
                             begun = True
-                            for result in group:
-                                self._write(result)
+                            self._write_all(group)
                         if progress is not None:
                             progress(summary)
                 ended = True
@@ -303,26 +312,22 @@ class Graph:
             for entries in batches(feed.take, source.shape, size, eager):
                 ready = time.perf_counter()
                 if entries[0].image is None:
-                    done[entries[0].index] = Result(entries[0].origin, None, reason=entries[0].reason)
+                    results = [Result(entries[0].origin, None, reason=entries[0].reason)]
                 else:
-                    for entry, result in zip(
-                        entries, self._attempt(source, entries, keep, ready - free, on_batch), strict=True
-                    ):
-                        done[entry.index] = result
+                    results = self._attempt(source, entries, keep, ready - free, on_batch)
+                done.update(zip([entry.index for entry in entries], results, strict=True))
+                # nothing of a batch may stay here while the next is decoded and computed: it is all a run's memory
+                entries.clear()
+                del results
                 group = order.ready(done)
-                for result in group:
-                    if result.batch is not None:
-                        summary.frames += 1
-                        summary.plates += result.batch.plates[result.row]
-                        summary.read += result.batch.read[result.row]
-                    if result.reason:
-                        summary.failure(result.origin.name, result.reason)
+                summary.add(group)
                 summary.dropped = feed.dropped
                 summary.reconnects = getattr(source, "reconnects", 0)
                 summary.seconds = time.perf_counter() - began
                 free = time.perf_counter()
                 if group:
                     yield group
+                del group
         finally:
             stop = getattr(source, "stop", None)
             if stop is not None:
@@ -421,6 +426,12 @@ class Graph:
         for port, value in host.items():
             values[port] = uploaded if value is frames else begin_copy(value, self.device, lambda _: uploaded)
         return values
+
+    def _write_all(self, group: list[Result]) -> None:
+        """Write results, and let go of them."""
+        for result in group:
+            self._write(result)
+        group.clear()
 
     def _write(self, result: Result) -> None:
         for node, sink in self.sinks:
