@@ -287,6 +287,14 @@ def test_no_batch_that_is_done_is_held(seen: Any, tmp_path: Path) -> None:
     assert max(alive) <= PATIENCE * 4 + 2  # those that wait for the order, the one in work and the one before
 
 
+def test_a_batch_is_let_go_before_the_next_is_computed(seen: Any, tmp_path: Path) -> None:
+    alive: list[int] = []
+    seen.items = lambda: (item(i) for i in range(40))
+    made = graph(tmp_path, runtime__batch=4)
+    made.run(on_batch=lambda info: alive.append(sum(frames() is not None for frames in seen.frames)))
+    assert alive == [1] * 10
+
+
 def test_batches_tell_how_long_each_node_took(seen: Any, tmp_path: Path) -> None:
     told: list[BatchInfo] = []
     seen.items = lambda: (item(i) for i in range(5))
