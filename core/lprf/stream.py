@@ -104,6 +104,8 @@ class BatchInfo:
 
     nodes: seconds by node (of the launch alone on a GPU, unless the graph's `measure` is set).
     waited: seconds that the components stood idle before it, waiting for pictures. seconds: upload to results.
+    copied, kernels: of `seconds`, those of the copies to a GPU and back, and those in which the host waited for its
+    kernels; without `measure` all that is waited for at the batch's end is among `kernels`. Next to nothing on a CPU.
     """
 
     recipe: str
@@ -113,6 +115,8 @@ class BatchInfo:
     waited: float
     seconds: float
     nodes: Mapping[str, float]
+    copied: float = 0.0
+    kernels: float = 0.0
 
 
 class Batch:
@@ -388,16 +392,20 @@ class Graph:
             raise _NodeError(_named(self.source_node, error)) from error
         memo: dict[int, Any] = {}
         values: dict[Ref, Any] = {}
+        start = time.perf_counter()
         for port, value in self._upload(host, memo).items():
             values[Ref(self.source_node.name, port)] = value
+        if self.measure:
+            self._synchronize()
+        copied, kernels = time.perf_counter() - start, 0.0
         seconds = {self.source_node.name: time.perf_counter() - began}
         for node, implementation in self.steps:
             start = time.perf_counter()
             try:
                 with self.turn:
                     outputs = _call_node(node, implementation, values)
-                    if self.measure and self.device.type == "cuda":
-                        torch.cuda.synchronize(self.device)
+                    if self.measure:
+                        kernels += self._synchronize()
             except LprfError as error:
                 if not isinstance(error, InputFailure):
                     raise
@@ -406,13 +414,22 @@ class Graph:
                 raise _NodeError(_named(node, error)) from error
             values.update(outputs)
             seconds[node.name] = time.perf_counter() - start
+        start = time.perf_counter()
         kept = {ref: to_host(values[ref], memo) for ref in keep if ref in values}
+        copied += time.perf_counter() - start
+        rest = self._synchronize()
+        copied, kernels = (copied + rest, kernels) if self.measure else (copied, kernels + rest)
+        batch = Batch(kept, len(origins))
+        plates, read, took = sum(batch.plates), sum(batch.read), time.perf_counter() - began
+        info = BatchInfo(self.recipe.name, origins, plates, read, waited, took, seconds, copied, kernels)
+        return batch, info
+
+    def _synchronize(self) -> float:
+        """Wait for a GPU to do what it was told; gives the seconds."""
+        start = time.perf_counter()
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        batch = Batch(kept, len(origins))
-        plates, read = sum(batch.plates), sum(batch.read)
-        info = BatchInfo(self.recipe.name, origins, plates, read, waited, time.perf_counter() - began, seconds)
-        return batch, info
+        return time.perf_counter() - start
 
     def _upload(self, host: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         """The source's values on the device; `memo` learns which host value each stands for."""

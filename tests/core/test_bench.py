@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from lprf.bench import differences
+from lprf.bench import differences, forget_host_peak, host_peak
 
 
 def lprf(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,13 +20,37 @@ def lprf(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_differences_are_counted_and_named() -> None:
-    one = {"a": Counter({"京A1": 2}), "b": Counter({"京B2": 1})}
-    other = {"a": Counter({"京A1": 1}), "b": Counter({"京B2": 1}), "c": Counter({"": 1})}
+    here, there = (0.0, 0.0, 90.0, 30.0), (300.0, 0.0, 390.0, 30.0)
+    one = {"a": [("京A1", here), ("京A1", there)], "b": [("京B2", here)], "d": [("京D4", here), ("京D5", there)]}
+    other = {"a": [("京A1", here)], "b": [("京B2", here)], "c": [("", here)], "d": one["d"][::-1]}
     found = differences(one, other)
-    assert (found["pictures"], found["differing"]) == (3, 2)
-    assert found["first"][0] == {"source": "a", "one": ["京A1", "京A1"], "other": ["京A1"]}
-    assert found["first"][1] == {"source": "c", "one": [], "other": [""]}
+    assert (found["pictures"], found["differing"]) == (4, 2)
+    first, second = found["first"]
+    assert first["source"] == "a" and [plate["text"] for plate in first["one"]] == ["京A1", "京A1"]
+    assert first["other"] == [{"text": "京A1", "box": [0.0, 0.0, 90.0, 30.0]}]
+    assert second == {"source": "c", "one": [], "other": [{"text": "", "box": [0.0, 0.0, 90.0, 30.0]}]}
     assert differences(one, one)["differing"] == 0
+
+
+@pytest.mark.parametrize(("moved", "differ"), [(20.0, 0), (45.0, 1)])  # 70 of 110 columns in common, and 45 of 135
+def test_one_text_at_another_place_is_another_answer(moved: float, differ: int) -> None:
+    one = {"a": [("京A1", (0.0, 0.0, 90.0, 30.0))]}
+    other = {"a": [("京A1", (moved, 0.0, 90.0 + moved, 30.0))]}
+    assert differences(one, other)["differing"] == differ
+
+
+def test_the_peak_is_that_of_a_pass() -> None:
+    before = host_peak()
+    if before is None:
+        pytest.skip("this system does not tell")
+    ballast = bytearray(300_000_000)
+    ballast[::4096] = b"1" * len(ballast[::4096])
+    held = host_peak()
+    assert held is not None and held > 250_000_000
+    del ballast
+    forget_host_peak()
+    after = host_peak()
+    assert after is not None and (after < held - 200_000_000 if sys.platform == "linux" else after == held)
 
 
 @pytest.fixture
@@ -53,7 +76,17 @@ def test_two_recipes_in_turn(pictures: Path, tmp_path: Path) -> None:
     assert list(one["nodes_ms"]) == ["crops", "rectify", "read"] and len(report["ratios"]) == 2
     assert set(one["weights"]) == {"read.weights"} and set(other["weights"]) == {"rectify.weights", "read.weights"}
     assert len(one["weights"]["read.weights"]["sha256"]) == 64
-    assert "times as fast as read-crops" in done.stdout and "pass 2 of 2" in done.stderr
+    assert "times as fast as read-crops; pair by pair " in done.stdout and "pass 2 of 2" in done.stderr
+    for ratio in report["ratios"]:
+        assert f" {ratio:.2f}" in done.stdout
+    for side in report["sides"]:
+        assert list(side["waited_share"]) == ["pictures", "copies", "kernels"]
+        assert all(0 <= share <= 1 for share in side["waited_share"].values())
+        assert side["host_peak_bytes"] is None or side["host_peak_bytes"] > 100_000_000  # torch alone takes more
+        assert side["gpu_peak_bytes"] is None  # of a CPU
+        for spread in (side["batch_ms"], *side["nodes_ms"].values()):
+            assert 0 < spread["median"] <= spread["p95"]
+    assert report["environment"]["torch"] in done.stdout
 
 
 def test_mistakes_are_told(pictures: Path, tmp_path: Path) -> None:

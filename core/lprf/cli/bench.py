@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(_side(side))
     if "ratio" in report:
         print(_ratio(report))
-    if report["host_peak_bytes"]:
-        print(f"peak memory of the process: {report['host_peak_bytes'] / 2**20:.0f} MiB")
+    print(_environment(report["environment"]))
     if args.json is not None:
         with replacing(args.json) as beside:
             beside.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -62,28 +61,40 @@ def _side(side: dict[str, Any]) -> str:
         f"{side['recipe']} on {side['device']}, batches of {side['batch']}; {names}",
         columns(rows),
         f"{side['pictures']} pictures, {side['plates']} plates, {side['failed']} failed; "
-        f"{side['pictures_a_second']:.1f} pictures and {side['plates_a_second']:.1f} plates a second, "
-        f"{100 * side['waited_share']:.0f} % of the time waiting for pictures",
+        f"{side['pictures_a_second']:.1f} pictures and {side['plates_a_second']:.1f} plates a second",
     ]
-    if side["gpu_peak_bytes"] is not None:
-        lines.append(f"peak GPU memory: {side['gpu_peak_bytes'] / 2**20:.0f} MiB")
+    peaks = {"host": side["host_peak_bytes"], "GPU": side["gpu_peak_bytes"]}
+    waits = {what: share for what, share in side["waited_share"].items() if what == "pictures" or peaks["GPU"]}
+    lines += ["waiting: " + ", ".join(f"{100 * share:.0f} % for {what}" for what, share in waits.items())]
+    lines += [
+        "peak memory: " + ", ".join(f"{peak / 2**20:.0f} MiB on the {name}" for name, peak in peaks.items() if peak)
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _ratio(report: dict[str, Any]) -> str:
     one, other = (side["recipe"] for side in report["sides"])
-    ratios = report["ratios"]
     found = report["differences"]
     lines = [
-        f"{one} is {report['ratio']:.2f} times as fast as {other} (pair by pair {min(ratios):.2f} to {max(ratios):.2f})"
+        f"{one} is {report['ratio']:.2f} times as fast as {other}; "
+        f"pair by pair {' '.join(f'{ratio:.2f}' for ratio in report['ratios'])}"
     ]
     if found["differing"]:
         lines.append(f"their answers differ on {found['differing']} of {found['pictures']} pictures:")
         for item in found["first"]:
-            lines.append(f"  {item['source']}: {', '.join(item['one']) or '-'} | {', '.join(item['other']) or '-'}")
+            lines.append(f"  {item['source']}: {_plates(item['one'])} | {_plates(item['other'])}")
     else:
         lines.append(f"their answers are the same on all {found['pictures']} pictures with plates")
     return "\n".join(lines)
+
+
+def _plates(plates: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{plate['text']} [{' '.join(f'{x:.0f}' for x in plate['box'])}]" for plate in plates) or "-"
+
+
+def _environment(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {found[name]}" for name in ("lprf", "torch", "opencv", "python"))
+    return f"{found['device']}, {found['threads']} threads, {found['cores']} cores; {versions}; {found['system']}"
 
 
 def positive(text: str) -> int:
