@@ -21,7 +21,7 @@ def fields() -> dict[str, dict[str, np.ndarray]]:
     with np.load(PATH, allow_pickle=False) as stored:
         return {
             face: dict(zip(str(stored[f"{face}_characters"]), stored[f"{face}_fields"], strict=True))
-            for face in ("plate", "sans", "uni")
+            for face in ("plate", "road", "block", "sans", "uni")
         }
 
 

@@ -1,10 +1,12 @@
 """Rebuild `glyphs.npz`: `python -m lprf_synth.build_atlas [OUT]`. Needs OpenCV 5, whose built-in faces it draws with.
 
 A glyph is kept as a distance field: at every point of its cell the distance to the nearest centre line of a stroke.
-One field then gives the glyph at every stroke weight, by a threshold. Three faces:
+One field then gives the glyph at every stroke weight, by a threshold. The faces:
 
 plate  Latin letters and digits from `strokes.py`, in the proportions of Chinese plates
 sans   the same characters from OpenCV's `sans`, thinned to their centre lines; its zero is slashed, so O stands in
+road   those that European plates draw otherwise, from `strokes.py`; the rest is `plate`
+block  `plate` and the curled 6 and 9 with tight corners, as American dies have them
 uni    Chinese characters from OpenCV's `uni`, thinned likewise, which makes their strokes even when they are
        stretched to a plate's 1:2 and lets them be thickened
 """
@@ -20,7 +22,7 @@ import numpy as np
 
 from lprf.files import replacing
 from lprf_synth.atlas import CELL, MARGIN, PATH, UNIT
-from lprf_synth.strokes import HEIGHT, STROKES, WIDTH, outline
+from lprf_synth.strokes import HEIGHT, ROAD, STROKES, WIDTH, Stroke, blocked, outline
 
 PROVINCES = "京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新"
 SPECIAL = "警学挂港澳使领军空海北沈兰济南广成民航应急试超"
@@ -95,13 +97,17 @@ def thinned(character: str, face: str, weight: int) -> list[np.ndarray]:
     return lines
 
 
+def drawn(strokes: dict[str, list[Stroke]]) -> dict[str, np.ndarray]:
+    """{character: its field}."""
+    return {character: field_of_lines([outline(stroke) for stroke in lines]) for character, lines in strokes.items()}
+
+
 def build(out: Path) -> None:
-    fields: dict[str, dict[str, np.ndarray]] = {"plate": {}, "sans": {}, "uni": {}}
-    for character, strokes in STROKES.items():
-        fields["plate"][character] = field_of_lines([outline(stroke) for stroke in strokes])
+    block = blocked({character: (ROAD if character in "69" else STROKES)[character] for character in LATIN})
+    fields = {"plate": drawn(STROKES), "road": drawn(ROAD), "block": drawn(block), "sans": {}, "uni": {}}
     for character in LATIN + LOWER:
-        drawn = "O" if character == "0" else character
-        fields["sans"][character] = field_of_lines(thinned(drawn, "sans", 300))
+        looks = "O" if character == "0" else character
+        fields["sans"][character] = field_of_lines(thinned(looks, "sans", 300))
     for character in dict.fromkeys(PROVINCES + SPECIAL + STREET.replace("一", "")):
         fields["uni"][character] = field_of_lines(thinned(character, "uni", 400))
     with replacing(out) as beside, beside.open("wb") as file:

@@ -94,6 +94,7 @@ class Kind(Params):
     red_first: int = 0
     face: str = "plate"
     other_face: float = 0.12
+    faces: list[str] = pydantic.Field(default_factory=list)
     stroke: tuple[float, float] = (8.0, 12.0)
     rows: list[Row]
     dots: list[tuple[float, float]] = pydantic.Field(default_factory=list)
@@ -199,7 +200,9 @@ def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) 
     middle, reach = (low + high) / 2, (high - low) / 2 * (0.4 + 0.6 * difficulty)
     stroke = rng.uniform(middle - reach, middle + reach)
     face = kind.face
-    if rng.random() < kind.other_face:
+    if kind.faces:
+        face = kind.faces[int(rng.integers(len(kind.faces)))]
+    elif rng.random() < kind.other_face:
         face = "sans" if face == "plate" else "plate"
     return Style(
         face=face,

@@ -221,6 +221,35 @@ STROKES: dict[str, list[Stroke]] = {
 }
 
 
+# Forms that European plates have in place of those above: 6 and 9 curl, M and W are shallow, A is blunt.
+ROAD: dict[str, list[Stroke]] = {
+    "1": [[(8, 18), (20, 0), (20, 80)]],
+    "3": [[(1, 0), (34, 0), (15, 33), (35, 33, 20), (35, 80, 26), (0, 80, 24), (0, 61)]],
+    "4": [[(20, 0), (0, 60), (35, 60)], [(26, 40), (26, 80)]],
+    "5": [[(33, 0), (3, 0), (3, 34), (35, 34, 24), (35, 80, 26), (0, 80, 24), (0, 64)]],
+    "6": [_ring(0, 33, 35, 80, 24), [(34, 17), (34, 0, 22), (0, 0, 24), (0, 57)]],
+    "7": [[(0, 0), (35, 0), (17, 42, 20), (15, 80)]],
+    "9": [_ring(0, 0, 35, 47, 24), [(35, 23), (35, 80, 24), (1, 80, 22), (1, 63)]],
+    "A": [[(0, 80), (14, 0), (21, 0), (35, 80)], [(4, 58), (31, 58)]],
+    "G": [[(35, 20), (35, 0, 26), (0, 0, 26), (0, 80, 26), (35, 80, 26), (35, 42), (21, 42)]],
+    "J": [[(10, 0), (32, 0), (32, 80, 24), (1, 80, 24), (1, 64)]],
+    "K": [[(0, 0), (0, 80)], [(34, 0), (2, 42)], [(12, 32), (35, 80)]],
+    "M": [[(0, 80), (0, 0), (17.5, 36), (35, 0), (35, 80)]],
+    "R": [*_P, [(20, 44), (35, 80)]],
+    "W": [[(0, 0), (8, 80), (17.5, 34), (27, 80), (35, 0)]],
+    "Y": [[(0, 0), (17.5, 46), (35, 0)], [(17.5, 46), (17.5, 80)]],
+}
+
+
+def blocked(strokes: dict[str, list[Stroke]], part: float = 0.5) -> dict[str, list[Stroke]]:
+    """The same characters with tighter corners, as dies of American plates stamp them; only those that have corners."""
+    return {
+        character: [[(x, y, *(r * part for r in rest)) for x, y, *rest in stroke] for stroke in lines]
+        for character, lines in strokes.items()
+        if any(len(point) > 2 for stroke in lines for point in stroke)
+    }
+
+
 def outline(stroke: Stroke, steps: int = 10) -> np.ndarray:
     """The stroke's centre line with its corners rounded: float64 [N, 2], millimetres."""
     closed = stroke[0] == stroke[-1]
