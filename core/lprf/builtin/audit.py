@@ -33,9 +33,9 @@ SIDES = (8, 12)  # of the grids whose gradients' signs are a picture's hash: a c
 COARSE, FINE = 7, 24  # pictures that differ in at most so many of 128, and of 288, bits are one
 BANDS = 8  # of the coarse hash; more than COARSE, so that two hashes that near share a band whole
 BYTES = 2 * SIDES[0] ** 2 // 8  # of the coarse hash
+PAIRS = 1 << 20  # that are compared at a time
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 NAMED = 1000  # of shared plates and pictures, so many are named in the file
-_ONES = np.array([bin(value).count("1") for value in range(256)], np.uint8)
 
 
 class Audit:
@@ -144,22 +144,23 @@ def picture_hash(image: np.ndarray) -> np.ndarray:
 
 def near(hashes: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """Pairs of rows (a < b) of one picture, and in how many bits their hashes differ; each once."""
-    bands = np.ascontiguousarray(hashes[:, :BYTES]).view(np.uint16)
-    seen: set[tuple[int, int]] = set()
+    coarse = np.ascontiguousarray(hashes[:, :BYTES])
+    bands, words = coarse.view(np.uint16), coarse.view(np.uint64)
     for band in range(BANDS):
         order = np.argsort(bands[:, band], kind="stable")
         edges = np.flatnonzero(np.diff(bands[order, band])) + 1
         for rows in np.split(order, edges):
-            rows = np.sort(rows)
-            for i, row in enumerate(rows[:-1]):
-                others = rows[i + 1 :]
-                coarse = _ONES[hashes[others, :BYTES] ^ hashes[row, :BYTES]].sum(axis=1)
-                for other in others[coarse <= COARSE]:
-                    pair = (int(row), int(other))
-                    differing = _ONES[hashes[row] ^ hashes[other]]
-                    if pair not in seen and differing[BYTES:].sum() <= FINE:
-                        seen.add(pair)
-                        yield *pair, int(differing.sum())
+            step = max(1, PAIRS // max(1, len(rows)))
+            for start in range(0, len(rows) - 1, step):
+                some, others = rows[start : start + step], rows[start:]
+                differing = np.bitwise_count(words[some, None] ^ words[None, others]).sum(axis=2, dtype=np.uint8)
+                i, j = np.nonzero(differing <= COARSE)
+                a, b = some[i[i < j]], others[j[i < j]]
+                new = (bands[a, :band] != bands[b, :band]).all(axis=1)  # else an earlier band has found them
+                a, b = a[new], b[new]
+                bits = np.bitwise_count(hashes[a] ^ hashes[b])
+                same = bits[:, BYTES:].sum(axis=1) <= FINE
+                yield from zip(a[same].tolist(), b[same].tolist(), bits[same].sum(axis=1).tolist(), strict=True)
 
 
 def _described(dataset: Dataset) -> tuple[dict[str, Any], dict[str, list[str]]]:
