@@ -362,6 +362,7 @@ class Dataset(Protocol):
     """Labelled examples: indexable, cheap to index (pictures are decoded by `Example.image`), safe to fork.
 
     problems: one line for each row that was skipped, with its name and the reason.
+    A dataset may also have `source(index)`, an example's name where that costs less than the example.
     """
 
     problems: Sequence[str]

@@ -189,7 +189,11 @@ class Scenes:
             raise IndexError(index)
         plan = self.plan(index)
         truths = (*plan.real, *(plate.truth() for plate in plan.plates))
-        return Example(f"scene-{self.seed}-{index}", partial(self.draw, plan, index), truths, group="scenes")
+        return Example(self.source(index), partial(self.draw, plan, index), truths, group="scenes")
+
+    def source(self, index: int) -> str:
+        """The name of scene `index`, which needs no plan."""
+        return f"scene-{self.seed}-{index}"
 
     def draw(self, plan: Plan, index: int) -> np.ndarray:
         """The picture of a plan: uint8 [h, w, 3] BGR. Raises InputFailure where its background cannot be decoded."""

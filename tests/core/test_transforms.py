@@ -136,6 +136,21 @@ def test_concat_keeps_names_apart() -> None:
     assert joined.fingerprint() != Concat(Params(), context()).run([b, a])["dataset"].fingerprint()
 
 
+def test_concat_makes_no_example_to_learn_its_name() -> None:
+    class Named(Texts):
+        def source(self, index: int) -> str:
+            return f"{self.name}{index}"
+
+        def __getitem__(self, index: int) -> Example:
+            raise AssertionError(f"example {index} was made")
+
+    part = View(Named([["皖1"]] * 3), [2, 0])
+    plain = View(Texts([["皖1"]] * 3), [2, 0])
+    assert [part.source(i) for i in range(2)] == [plain.source(i) for i in range(2)] == sources(plain)
+    assert Concat(Params(), context()).run([part, Named([["皖2"]], name="other")])["dataset"].clash is False
+    assert Concat(Params(), context()).run([part, Named([["皖2"]])])["dataset"].clash is True
+
+
 def subset(dataset: Texts, seed: int = 7, **params: object) -> View:
     return Subset(SubsetParams(**params), context(seed)).run(dataset)["dataset"]  # type: ignore[arg-type]
 

@@ -26,6 +26,12 @@ def combined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
+def source_of(dataset: Dataset, index: int) -> str:
+    """The name of an example, without making the example where the dataset can tell."""
+    told = getattr(dataset, "source", None)
+    return told(index) if told is not None else dataset[index].source
+
+
 @dataclass
 class View:
     """Some examples of a dataset, in the order of `indices`."""
@@ -39,6 +45,9 @@ class View:
 
     def __getitem__(self, index: int) -> Example:
         return self.dataset[self.indices[index]]
+
+    def source(self, index: int) -> str:
+        return source_of(self.dataset, self.indices[index])
 
     def fingerprint(self) -> str:
         return combined("view", self.dataset.fingerprint(), *map(str, self.indices))
@@ -125,7 +134,7 @@ class Joined:
     def __post_init__(self) -> None:
         self.starts = np.cumsum([0, *(len(dataset) for dataset in self.datasets)]).tolist()
         self.problems = [problem for dataset in self.datasets for problem in dataset.problems]
-        names = [dataset[index].source for dataset in self.datasets for index in range(len(dataset))]
+        names = [source_of(dataset, index) for dataset in self.datasets for index in range(len(dataset))]
         self.clash = len(set(names)) < len(names)
 
     def __len__(self) -> int:
