@@ -76,6 +76,8 @@ def _side(side: dict[str, Any]) -> str:
 
 def _ratio(report: dict[str, Any]) -> str:
     one, other = (side["recipe"] for side in report["sides"])
+    if one == other:
+        one, other = "the first", "the second"
     found = report["differences"]
     lines = [
         f"{one} is {report['ratio']:.2f} times as fast as {other}; "
