@@ -6,6 +6,8 @@ import contextlib
 import csv
 import logging
 import math
+import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -54,25 +56,42 @@ class Table:
 
 
 class Board:
-    """TensorBoard, where it is installed (`pip install lprf[tensorboard]`) and there is a folder; else nothing."""
+    """TensorBoard, where it is installed (`pip install lprf[tensorboard]`) and there is a folder; else nothing.
+
+    Events are written here and now: TensorBoard's own writer does it in a thread, where a full disk is a stack trace.
+    """
 
     def __init__(self, folder: Path | None, start: int = 0):
-        self.writer: Any = None
-        if folder is not None:
-            with contextlib.suppress(ImportError):
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.file: Any = None
+        if folder is None:
+            return
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            return
+        self.event, self.summary = Event, Summary
+        path = folder / "tensorboard" / f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
+        path.parent.mkdir(exist_ok=True)
+        self.file = path.open("wb", buffering=0)
+        self.records = RecordWriter(self.file)
+        self._write(file_version="brain.Event:2")
+        # what an interrupted run has shown after its last checkpoint is withdrawn
+        self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        if self.writer is not None:
-            for key, value in values.items():
-                if math.isfinite(value):
-                    self.writer.add_scalar(key, value, step)
+        if self.file is not None:
+            finite = {key: value for key, value in values.items() if math.isfinite(value)}
+            found = [self.summary.Value(tag=key, simple_value=value) for key, value in finite.items()]
+            self._write(step=step, summary=self.summary(value=found))
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, **what: Any) -> None:
+        self.records.write(self.event(wall_time=time.time(), **what).SerializeToString())
 
 
 def duration(seconds: float) -> str:
