@@ -15,6 +15,7 @@ from lprf.context import Context
 from lprf.data import Detections, Frames, Origin, Plates, Readings, readings_by_frame
 from lprf.errors import LprfError, WeightsError
 from lprf.testing import RecognizerSuite
+from lprf.training import distributed
 from lprf_lprnet import importers
 from lprf_lprnet.build import build
 from lprf_lprnet.layers import Dropout, every_nth
@@ -265,3 +266,17 @@ def test_it_gives_what_the_paper_written_down_plainly_gives() -> None:
     images = torch.randn(5, 3, 24, 94)
     torch.testing.assert_close(ours(images), plain(images), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.eval()(images), plain.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_of_several_processes_each_drops_what_one_would_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropout = Dropout(0.5)
+    x = torch.ones(6, 4, 5, 7).contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(3)
+    whole = dropout(x)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "share", lambda rank=rank: distributed.Share(rank, 2))
+        torch.manual_seed(3)
+        parts.append(dropout(x[3 * rank : 3 * rank + 3]))
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(*parts)
