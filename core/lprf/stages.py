@@ -113,6 +113,7 @@ class RunResult:
             rows.append([stage.name, stage.status, seconds, stage.reason if stage.status == "to run" else metrics])
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+        lines = lines if self.stages else ["nothing but datasets: no stage to run"]
         for path in self.weights.values():
             lines.append(f"weights: {path}")
         for command in self.commands:

@@ -392,6 +392,11 @@ def test_rows_that_were_skipped_are_named(plugins: Plugins, folder: Path, caplog
     assert "and 2 more" in said
 
 
+def test_a_recipe_without_stages_says_so(plugins: Plugins, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text("lprf: 1\nkind: train\nname: none\ngraph: {data: {uses: tiny.numbers}}\n")
+    assert run(plugins).summary() == "nothing but datasets: no stage to run"
+
+
 def test_an_output_that_is_not_given_is_named(plugins: Plugins, folder: Path) -> None:
     numbers = "data: {uses: tiny.numbers}"
     split = "many: {uses: synth.plates, with: {count: 30}}\n  data: {uses: core.split, inputs: {dataset: many.dataset}}"
