@@ -15,8 +15,7 @@ def keep_freed(largest: int = 1 << 30) -> None:
     """Keep freed blocks of up to `largest` bytes for the next ones of their size, where the C library is glibc.
 
     By default it maps each large block anew, and the system fills every page with zeros again: with networks whose
-    features are tens of megabytes a layer that is a third of a training step. What it does not map it scatters, so
-    that a long run of an inference graph grows to a quarter more than its first batch took; so it grows by a tenth.
+    features are tens of megabytes a layer that is a third of a training step. Reading plates gains nothing by it.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -65,10 +65,10 @@ def peak(folder: Path, photos: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
-def test_many_photos_take_hardly_more_memory_than_one_batch(tmp_path: Path) -> None:
+def test_many_photos_take_little_more_memory_than_one_batch(tmp_path: Path) -> None:
     for path in (Path(__file__).parents[2] / "recipes/samples/photos").glob("*.jpg"):
         photo = cv2.imread(str(path))
         assert photo is not None
         cv2.imwrite(str(tmp_path / path.name), cv2.resize(photo, (720, 960)))
     one_batch = peak(tmp_path, 8)
-    assert peak(tmp_path, 240) < 1.2 * one_batch
+    assert peak(tmp_path, 240) < 1.35 * one_batch  # 1.44 where a batch that is done is held

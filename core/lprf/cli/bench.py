@@ -38,9 +38,7 @@ def run(args: argparse.Namespace) -> int:
         other = load(argparse.Namespace(recipe=args.vs, set=args.vs_set, plugin=args.plugin))
     from lprf.bench import bench
     from lprf.files import replacing
-    from lprf.memory import keep_freed
 
-    keep_freed()  # as `lprf run` does
     report = bench(recipe, other, args.passes, lambda line: print(line, file=sys.stderr, flush=True))
     for side in report["sides"]:
         print(_side(side))

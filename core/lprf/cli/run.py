@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lprf.cli.common import add_recipe_arguments, load
 from lprf.errors import LprfError
-from lprf.memory import keep_freed, lasting
+from lprf.memory import lasting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _infer(recipe: Recipe) -> int:
-    keep_freed()
     with lasting():
         from lprf.stream import build
 
