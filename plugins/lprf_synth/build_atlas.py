@@ -6,7 +6,7 @@ One field then gives the glyph at every stroke weight, by a threshold. The faces
 plate  Latin letters and digits from `strokes.py`, in the proportions of Chinese plates
 sans   the same characters from OpenCV's `sans`, thinned to their centre lines; its zero is slashed, so O stands in
 road   those that European plates draw otherwise, from `strokes.py`; the rest is `plate`
-block  `plate` and the curled 6 and 9 with tight corners, as American dies have them
+block  those that American plates draw otherwise; the rest is `plate`
 uni    Chinese characters from OpenCV's `uni`, thinned likewise, which makes their strokes even when they are
        stretched to a plate's 1:2 and lets them be thickened
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from lprf.files import replacing
 from lprf_synth.atlas import CELL, MARGIN, PATH, UNIT
-from lprf_synth.strokes import HEIGHT, ROAD, STROKES, WIDTH, Stroke, blocked, outline
+from lprf_synth.strokes import BLOCK, HEIGHT, ROAD, STROKES, WIDTH, Stroke, outline
 
 PROVINCES = "京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新"
 SPECIAL = "警学挂港澳使领军空海北沈兰济南广成民航应急试超"
@@ -103,8 +103,7 @@ def drawn(strokes: dict[str, list[Stroke]]) -> dict[str, np.ndarray]:
 
 
 def build(out: Path) -> None:
-    block = blocked({character: (ROAD if character in "69" else STROKES)[character] for character in LATIN})
-    fields = {"plate": drawn(STROKES), "road": drawn(ROAD), "block": drawn(block), "sans": {}, "uni": {}}
+    fields = {"plate": drawn(STROKES), "road": drawn(ROAD), "block": drawn(BLOCK), "sans": {}, "uni": {}}
     for character in LATIN + LOWER:
         looks = "O" if character == "0" else character
         fields["sans"][character] = field_of_lines(thinned(looks, "sans", 300))

@@ -241,13 +241,22 @@ ROAD: dict[str, list[Stroke]] = {
 }
 
 
-def blocked(strokes: dict[str, list[Stroke]], part: float = 0.5) -> dict[str, list[Stroke]]:
-    """The same characters with tighter corners, as dies of American plates stamp them; only those that have corners."""
-    return {
-        character: [[(x, y, *(r * part for r in rest)) for x, y, *rest in stroke] for stroke in lines]
-        for character, lines in strokes.items()
-        if any(len(point) > 2 for stroke in lines for point in stroke)
-    }
+# Forms of American dies: corners half as round, closed 4, a neck to the 2, serifs to 1 and I, curled 6 and 9, blunt A.
+BLOCK: dict[str, list[Stroke]] = {
+    **{
+        character: [[(x, y, *(r / 2 for r in rest)) for x, y, *rest in stroke] for stroke in STROKES[character]]
+        for character in "03578BCDGJOPQRSU"
+    },
+    "1": [[(8, 16), (18, 0), (18, 80)], [(5, 80), (31, 80)]],
+    "2": [[(1, 22), (1, 0, 18), (34, 0, 18), (34, 36, 16), (1, 56, 14), (1, 80), (35, 80)]],
+    "4": [[(25, 80), (25, 0), (0, 57), (35, 57)]],
+    "6": [_ring(0, 34, 35, 80, 13), [(34, 17), (34, 0, 13), (0, 0, 13), (0, 57)]],
+    "9": [_ring(0, 0, 35, 46, 13), [(35, 23), (35, 80, 13), (1, 80, 13), (1, 63)]],
+    "A": ROAD["A"],
+    "I": [[(17.5, 0), (17.5, 80)], [(7, 0), (28, 0)], [(7, 80), (28, 80)]],
+    "M": ROAD["M"],
+    "W": ROAD["W"],
+}
 
 
 def outline(stroke: Stroke, steps: int = 10) -> np.ndarray:
