@@ -12,7 +12,7 @@ from lprf import weights
 from lprf_synth.plugin import ScenesParams
 from lprf_synth.scenes import Scenes
 
-COUNTRIES = ["eu"]
+COUNTRIES = ["eu", "us"]
 PHOTOS = 12
 
 
