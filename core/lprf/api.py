@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Readings,
         Source,
         Truth,
+        readable,
         readings_by_frame,
     )
 
@@ -54,6 +55,7 @@ _DATA = {
     "Readings",
     "Source",
     "Truth",
+    "readable",
     "readings_by_frame",
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "WeightsError",
     "WeightsParam",
     "hookimpl",
+    "readable",
     "readings_by_frame",
     "replacing",
     "weights_name",

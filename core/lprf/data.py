@@ -7,6 +7,7 @@ its parent batch beside the row index, so that whoever wants the full frame need
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from lprf.errors import InputFailure, LprfError
+
+logger = logging.getLogger("lprf.data")
 
 
 @dataclass(frozen=True)
@@ -374,3 +379,22 @@ class Dataset(Protocol):
     def fingerprint(self) -> str:
         """A hash of what the dataset holds (sorted relative names, sizes, labels), not of where it lies."""
         ...
+
+
+def readable(dataset: Dataset) -> Iterator[tuple[Example, np.ndarray]]:
+    """Every example with its picture, uint8 [H, W, 3] BGR; those that cannot be read are named in a warning each.
+
+    Raises LprfError where not one can be read.
+    """
+    found = False
+    for index in range(len(dataset)):
+        example = dataset[index]
+        try:
+            image = example.image()
+        except InputFailure as failure:
+            logger.warning("left out: %s", failure)
+            continue
+        found = True
+        yield example, image
+    if not found:
+        raise LprfError(f"none of the {len(dataset)} pictures can be read")

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
 import pytest
-from test_plugins import environment, install, run
 
-from lprf.templates import COMPONENTS
+from lprf.component import KINDS
+from lprf.templates import TEMPLATES
+from running import environment, install, run
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A Python with LPRF, and an empty folder, for all kinds together."""
+    folder = tmp_path_factory.mktemp("fresh")
+    (folder / "empty").mkdir()
+    return environment(folder / "env", with_lprf=True), folder / "empty"
 
 
 @pytest.mark.slow
-def test_every_kind_works_at_once(tmp_path: Path) -> None:
-    python = environment(tmp_path / "env", with_lprf=True)
-    (tmp_path / "empty").mkdir()
-    for kind in COMPONENTS:
-        name = f"my{kind}"
-        made = run(python, "-m", "lprf", "new-plugin", name, "--kind", kind, cwd=tmp_path / "empty")
-        assert made.returncode == 0, made.stderr
-        project = tmp_path / "empty" / f"lprf-{name}"
-        install(python, project)
-        for command in (["validate", f"{name}/example"], ["run", f"{name}/example"]):
-            done = run(python, "-m", "lprf", *command, cwd=tmp_path / "empty")
-            assert done.returncode == 0, done.stdout + done.stderr
-        tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project, cwd=project)
-        assert tested.returncode == 0, tested.stdout + tested.stderr
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_works_at_once(kind: str, fresh: tuple[Path, Path]) -> None:
+    python, folder = fresh
+    name = f"my{kind}"
+    made = run(python, "-m", "lprf", "new-plugin", name, "--kind", kind, cwd=folder)
+    assert made.returncode == 0, made.stderr
+    project = folder / f"lprf-{name}"
+    install(python, project)
+    for command in (["validate", f"{name}/example"], ["run", f"{name}/example"]):
+        done = run(python, "-m", "lprf", *command, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+    tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project, cwd=project)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_component_has_at_most_20_lines(kind: str) -> None:
+    tree = ast.parse(TEMPLATES[kind].code)
+    statements = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+    assert [type(node) for node in statements] == [ast.ClassDef], "one class, and nothing beside it"
+    lines = TEMPLATES[kind].code.splitlines()[statements[0].lineno - 1 :]
+    assert len([line for line in lines if line.strip()]) <= 20
+
+
+def test_what_is_written_is_as_the_linter_wants_it(tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    for kind in KINDS:
+        done = run(sys.executable, "-m", "lprf", "new-plugin", f"my{kind}", "--kind", kind, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for command in (["check", "--select", "E,F,W"], ["format", "--check"]):
+        words = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "120", "."]
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

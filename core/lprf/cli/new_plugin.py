@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import keyword
 import re
+import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from lprf.component import KINDS
 from lprf.errors import LprfError
+from lprf.files import shipped
 from lprf.plugins import GROUP
-from lprf.templates import COMPONENTS, PYPROJECT, RECIPES, TESTS
+from lprf.templates import PYPROJECT, TEMPLATES
 
 EXAMPLES = """\
-There are templates of sources, detectors, rectifiers, recognizers and sinks. Then: pip install -e lprf-NAME.
+A small example of that kind, with parameters, tests and a recipe, to write your own in place of. Then:
+pip install -e lprf-NAME.
 
 Examples:
   lprf new-plugin red --kind detector      writes lprf-red/, which gives red.detector
@@ -33,24 +36,26 @@ def run(args: argparse.Namespace) -> int:
         raise LprfError(f"'{name}' does not do: a small letter, then small letters and digits, no word of Python's")
     if name in {point.name for point in entry_points(group=GROUP)}:
         raise LprfError(f"a plugin '{name}' is installed; two of one name would keep each other out")
-    if kind not in COMPONENTS:
-        raise LprfError(f"there is no template of a {kind} yet; there are {', '.join(COMPONENTS)}")
     folder: Path = args.into / f"lprf-{name}"
     if folder.exists():
         raise LprfError(f"{folder} is there already")
-    declaration, code = COMPONENTS[kind]
+    template = TEMPLATES[kind]
+    recipes = f"lprf_{name}/recipes"
     files = {
         "pyproject.toml": PYPROJECT,
         f"lprf_{name}/__init__.py": "",
-        f"lprf_{name}/plugin.py": declaration,
-        f"lprf_{name}/{kind}.py": code,
-        f"lprf_{name}/recipes/example.yaml": RECIPES[kind],
-        f"tests/test_{name}.py": TESTS[kind],
+        f"lprf_{name}/plugin.py": template.declaration(kind),
+        f"lprf_{name}/{kind}.py": template.code,
+        f"{recipes}/example.yaml": template.recipe,
+        f"tests/test_{name}.py": template.tests(kind),
+        **{f"{recipes}/{path}": text for path, text in template.files.items()},
     }
     try:
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text.replace("NAME", name).replace("KIND", kind), encoding="utf-8")
+        for path, sample in template.pictures.items():
+            shutil.copyfile(shipped("recipes") / "samples" / sample, folder / recipes / path)
     except OSError as error:
         raise LprfError(f"{error.filename or folder}: {error.strerror}") from None
     print(f"{folder}: gives {name}.{kind}\ninstall it: pip install -e {folder}\ntest it:    pytest {folder}")

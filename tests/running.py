@@ -1,0 +1,50 @@
+"""Commands in processes of their own, and environments to run them in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = Path(sysconfig.get_paths()["purelib"])
+
+
+def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as from a shell that is no terminal."""
+    return subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONUTF8": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=300,
+        check=False,
+    )
+
+
+def lprf(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `lprf` with these arguments."""
+    return run(sys.executable, "-m", "lprf", *arguments, cwd=cwd, **environment)
+
+
+def environment(folder: Path, *, with_lprf: bool) -> Path:
+    """A virtual environment of its own that also sees what is installed here, LPRF itself where asked; its Python."""
+    made = run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
+    assert made.returncode == 0, made.stderr
+    python = folder / "bin" / "python"
+    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=ROOT).stdout.strip())
+    # addsitedir also follows the .pth file of an editable install; a plain line does not
+    (own / "outer.pth").write_text(f"import site; site.addsitedir({str(SITE)!r})\n" if with_lprf else f"{SITE}\n")
+    return python
+
+
+def install(python: Path, project: Path) -> None:
+    """Build and install `project` as pip does, offline."""
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    done = run(sys.executable, "-m", "pip", "--python", python, "install", *offline, project, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
