@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,11 +11,7 @@ import numpy as np
 import pytest
 
 from lprf.bench import differences, forget_host_peak, host_peak
-
-
-def lprf(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lprf", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL)
+from running import lprf
 
 
 def test_differences_are_counted_and_named() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,22 +15,9 @@ import pytest
 import yaml
 
 from lprf.cli import VERBS
+from running import lprf
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def lprf(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `lprf` with these arguments, as from a shell that is no terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "lprf", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def verbs() -> list[str]:

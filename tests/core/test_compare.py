@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from lprf.compare import choices, compare, dataset_of
 from lprf.errors import LprfError
 from lprf.files import shipped
 from lprf.plugins import Plugins, installed
+from running import lprf
 
 PLUGIN = '''
 """A detector that finds the red rectangle of a picture, or nothing; a reader that says the same of every plate."""
@@ -72,19 +70,6 @@ def lprf_components():
 '''
 
 
-def lprf(*arguments: str | Path, folder: Path, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lprf", *map(str, arguments)],
-        env={**os.environ, **({"LPRF_HOME": str(home)} if home else {}), "PYTHONUTF8": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Four pictures with a red plate each, of which three say A1, and the plugin that finds and reads such plates."""
@@ -111,7 +96,7 @@ QUICK = ["--plugin", "red.py", "--timed", "2", "--passes", "1"]
 
 def test_every_combination_is_measured(photos: Path) -> None:
     files = ["--html", "compare.html", "--json", "compare.json"]
-    done = lprf("compare", "photos", *COMBINED, *QUICK, *files, folder=photos)
+    done = lprf("compare", "photos", *COMBINED, *QUICK, *files, cwd=photos)
     assert done.returncode == 0, done.stderr
     content = json.loads((photos / "compare.json").read_text(encoding="utf-8"))
     assert len(content["rows"]) == 12 and (content["pictures"], content["plates"]) == (4, 4)
@@ -136,7 +121,7 @@ def test_every_combination_is_measured(photos: Path) -> None:
 def test_the_page_says_what_the_table_says(photos: Path) -> None:
     words = ("--rectify", "core.crop,core.perspective", "--html", "compare.html", "--json", "c.json")
     chosen = ("--detect", "red.detector", "--read", "red.reader text=<b>")
-    done = lprf("compare", "photos", *chosen, *words, *QUICK, folder=photos)
+    done = lprf("compare", "photos", *chosen, *words, *QUICK, cwd=photos)
     assert done.returncode == 0, done.stderr
 
     class Cells(HTMLParser):
@@ -176,7 +161,7 @@ def test_what_is_not_chosen_stays_as_the_recipe_has_it(photos: Path) -> None:
         " rectify: {uses: core.crop}, read: {uses: red.reader}}}"
     )
     words = ["--recipe", "own.yaml", "--read", "red.reader,red.reader text=B2", "--json", "c.json"]
-    done = lprf("compare", "photos", *words, *QUICK, "--iou", "0.05", "--pictures", "3", folder=photos)
+    done = lprf("compare", "photos", *words, *QUICK, "--iou", "0.05", "--pictures", "3", cwd=photos)
     assert done.returncode == 0, done.stderr
     content = json.loads((photos / "c.json").read_text(encoding="utf-8"))
     assert [row["parts"]["detect"] for row in content["rows"]] == ["red.detector"] * 2
@@ -187,7 +172,7 @@ def test_plates_that_are_cut_out_already(tmp_path: Path) -> None:
     (tmp_path / "red.py").write_text(PLUGIN)
     text = next((shipped("recipes") / "samples" / "crops").glob("*.jpg")).stem
     words = ["--rectify", "core.crop", "--read", f"red.reader text={text}", "--json", "c.json"]
-    done = lprf("compare", shipped("recipes") / "samples" / "crops", *words, *QUICK, folder=tmp_path)
+    done = lprf("compare", shipped("recipes") / "samples" / "crops", *words, *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     (row,) = content["rows"]
@@ -199,7 +184,7 @@ def test_plates_that_are_cut_out_already(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_read_shows(photos: Path) -> None:
     (photos / "photos" / "3.png").write_bytes((photos / "photos" / "3.png").read_bytes()[:60])
     chosen = ("--detect", "red.detector", "--rectify", "core.crop", "--read", "red.reader")
-    done = lprf("compare", "photos", *chosen, *QUICK, folder=photos)
+    done = lprf("compare", "photos", *chosen, *QUICK, cwd=photos)
     assert done.returncode == 1, done.stderr
     assert "1 pictures could not be read" in done.stdout and "3 of 3" in done.stdout
 
@@ -260,7 +245,7 @@ def test_which_dataset_a_folder_is(tmp_path: Path, photos: Path) -> None:
 def test_the_seeds_networks_on_real_photos(shared_seed: Path, shared_data: Path, tmp_path: Path) -> None:
     """Crop, spatial transformer and perspective in one table; the seed's detector gives no corners."""
     home = tmp_path / "home"
-    assert lprf("weights", "import", shared_seed / "weights", folder=tmp_path, home=home).returncode == 0
+    assert lprf("weights", "import", shared_seed / "weights", cwd=tmp_path, LPRF_HOME=str(home)).returncode == 0
     done = lprf(
         *("compare", shared_data / "ccpd" / "dev", "--pictures", "6", "--timed", "2", "--passes", "1"),
         *(
@@ -270,8 +255,8 @@ def test_the_seeds_networks_on_real_photos(shared_seed: Path, shared_data: Path,
             "lprnet.recognizer weights=seed-lprnet",
         ),
         *("--rectify", "core.crop,stn.rectifier weights=seed-stn,core.perspective", "--json", "c.json"),
-        folder=tmp_path,
-        home=home,
+        cwd=tmp_path,
+        LPRF_HOME=str(home),
     )
     assert done.returncode == 0, done.stderr
     crop, stn, perspective = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["rows"]

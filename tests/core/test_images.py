@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ from lprf.builtin.images import Images, find_pictures, read_list, read_picture
 from lprf.builtin.io_params import ImagesParams
 from lprf.data import Item
 from lprf.errors import InputFailure, LprfError
+from running import lprf
 
 sys.path.insert(0, str(Path(__file__).parent))
 import echo
@@ -294,20 +294,6 @@ def test_what_is_asked_for_and_not_there(tree: Path) -> None:
     with pytest.raises(InputFailure, match="there is no such file"):
         missing.load()
     assert isinstance(good.load(), np.ndarray)
-
-
-def lprf(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lprf", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUTF8": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        timeout=120,
-        check=False,
-    )
 
 
 def test_a_folder_of_everything(tmp_path: Path) -> None:

@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from running import ROOT, environment, install, run
+
 STUB = ROOT / "tests" / "stubs" / "lprf-stub-detector"
-SITE = Path(sysconfig.get_paths()["purelib"])
 SHIPPED = ["ccpd", "core", "lprnet", "mtcnn", "onnx", "stn", "synth"]
-
-
-def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*map(str, command)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-def environment(folder: Path, *, with_lprf: bool) -> Path:
-    """A virtual environment of its own that also sees what is installed here, LPRF itself where asked; its Python."""
-    made = run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
-    assert made.returncode == 0, made.stderr
-    python = folder / "bin" / "python"
-    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=ROOT).stdout.strip())
-    # addsitedir also follows the .pth file of an editable install; a plain line does not
-    (own / "outer.pth").write_text(f"import site; site.addsitedir({str(SITE)!r})\n" if with_lprf else f"{SITE}\n")
-    return python
-
-
-def install(python: Path, project: Path) -> None:
-    """Build and install `project` as pip does, offline."""
-    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    done = run(sys.executable, "-m", "pip", "--python", python, "install", *offline, project, cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def distribution(folder: Path, name: str, module: str, code: str, point: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_plugins import environment, install, run
 
 import tiny_photos
+from running import environment, install, run
 
 pytestmark = pytest.mark.slow
 

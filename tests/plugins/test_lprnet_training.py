@@ -23,26 +23,10 @@ from lprf_lprnet.trainer_params import TrainerParams
 from lprf_stn.net import STN
 from lprf_synth.crops import SynthPlates
 from lprf_synth.plugin import PlatesParams
+from tiny_photos import Listed
 
 SIZE = (24, 96)
 ALPHABET = "AB京皖"
-
-
-class Listed:
-    """A dataset of examples that are there already."""
-
-    def __init__(self, *examples: Example):
-        self.examples = examples
-        self.problems: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-    def fingerprint(self) -> str:
-        return str(len(self))
 
 
 def photo(height: int = 60, width: int = 200) -> np.ndarray:

@@ -17,23 +17,9 @@ from lprf.testing import TransformSuite
 from lprf_synth.plates import draw, kinds, sample_style
 from lprf_synth.plugin import ReletterParams
 from lprf_synth.reletter import Reletter, reletter
+from tiny_photos import Listed
 
 CORNERS = np.array([[30, 40], [330, 60], [325, 160], [28, 130]], np.float32)
-
-
-class Listed:
-    def __init__(self, *examples: Example):
-        self.examples = examples
-        self.problems: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-    def fingerprint(self) -> str:
-        return "listed"
 
 
 def photo(text: str) -> np.ndarray:
