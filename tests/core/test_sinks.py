@@ -27,6 +27,7 @@ from lprf.builtin.jsonl import Jsonl
 from lprf.builtin.table import Table
 from lprf.data import Detections, Frames, Origin, Plates, Reading, Readings
 from lprf.errors import LprfError
+from running import run
 
 BOX = (20.0, 30.0, 90.25, 60.0)
 
@@ -162,6 +163,23 @@ def test_the_table_in_a_pipe_has_plain_aligned_rows(capsys: pytest.CaptureFixtur
     assert rows[2].split() == ["–", "0.0%", "20", "30", "90", "60", "[bold]c\\udcff.jpg", "#7"]
     assert rows[1].index("91.0%") == head.index("confidence") == rows[0].index("91.0%") + 1  # 沪 has two cells
     assert more == "… 1 more"
+
+
+def test_a_text_that_fits_no_format_is_kept_and_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(io_params.TableParams(), None)  # type: ignore[arg-type]
+    sheet = Csv(io_params.CsvParams(path=str(tmp_path / "out.csv")), None)  # type: ignore[arg-type]
+    for text, fits in (("沪A12345", True), ("沪AAAAAA", False), ("A1", None)):
+        reading = replace(readings(Origin("a.jpg"), text=text), fits=None if fits is None else [fits])
+        table.write(reading)
+        sheet.write(reading)
+    table.close()
+    sheet.close()
+    _, good, strange, unasked, told = capsys.readouterr().out.splitlines()
+    assert good.split()[:2] == ["沪A12345", "91.0%"] and unasked.split()[:2] == ["A1", "91.0%"]
+    assert strange.split()[:3] == ["沪AAAAAA", "?", "91.0%"]
+    assert told == "? fits no pattern of the plate format: 1 of 3"
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text("utf-8-sig"), newline="")))
+    assert [(row["text"], row["fits"]) for row in rows] == [("沪A12345", "true"), ("沪AAAAAA", "false"), ("A1", "")]
 
 
 def annotate(path: Path, **params: Any) -> Annotate:
@@ -317,27 +335,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*given: str) -> list[str]:
-    run = ["run", "detect-plates", "--plugin", "everything.py", "-s", "detect.uses=everything.detector"]
+    words = ["run", "detect-plates", "--plugin", "everything.py", "-s", "detect.uses=everything.detector"]
     overrides = [part for text in ("images.path=photos", *given) for part in ("-s", text)]
-    return [sys.executable, "-m", "lprf", *run, *overrides]
-
-
-def lprf(place: Path, *given: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    return subprocess.run(
-        command(*given),
-        cwd=place,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return [sys.executable, "-m", "lprf", *words, *overrides]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_a_clear_error(place: Path) -> None:
-    done = lprf(place, "jsonl.path=/dev/full")
+    done = run(*command("jsonl.path=/dev/full"), cwd=place)
     assert done.returncode == 2
     assert f"lprf: jsonl (core.jsonl): /dev/full: {os.strerror(errno.ENOSPC)}\n" in done.stderr
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
@@ -345,23 +350,23 @@ def test_a_full_disk_is_a_clear_error(place: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(place: Path) -> None:
-    done = lprf(place, "jsonl.path=/proc/nowhere/out.jsonl")
+    done = run(*command("jsonl.path=/proc/nowhere/out.jsonl"), cwd=place)
     assert done.returncode == 2
     assert re.search(r"^lprf: jsonl \(core\.jsonl\): /proc/nowhere: ", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     (place / "taken").write_text("a file")
-    done = lprf(place, "jsonl.path=taken/out.jsonl")
+    done = run(*command("jsonl.path=taken/out.jsonl"), cwd=place)
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 def test_results_go_to_standard_output_and_the_rest_to_the_other(place: Path) -> None:
-    done = lprf(place, "jsonl.path=-", "table.limit=0")
+    done = run(*command("jsonl.path=-", "table.limit=0"), cwd=place)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [line["source"] for line in lines] == [f"photos/{i}.png" for i in range(6)]
     assert re.search(r"^6 photos, 6 plates, 0 read, 0 failed; [\d.]+ s, [\d.]+ photos a second$", done.stderr, re.M)
     assert "\x1b" not in done.stderr + done.stdout
-    where = lprf(place, "jsonl.path=found/out.jsonl")
+    where = run(*command("jsonl.path=found/out.jsonl"), cwd=place)
     assert "written: found/out.jsonl\n" in where.stderr
 
 

@@ -12,7 +12,10 @@ from lprf.builtin.lines import LineFile, of_frame
 from lprf.context import Context
 from lprf.data import Detections, Readings
 
-COLUMNS = ("source", "frame", "time", "text", "confidence", "x1", "y1", "x2", "y2", "detection_score", "error")
+COLUMNS = (
+    *("source", "frame", "time", "text", "confidence", "x1", "y1", "x2", "y2", "detection_score"),
+    *("fits", "error"),  # fits: whether the text fits the plate format, where one was asked for
+)
 
 
 class Csv:
@@ -29,9 +32,9 @@ class Csv:
     def write(self, readings: Readings | None = None, detections: Detections | None = None, **_: Any) -> None:
         for reading in of_frame(readings, detections):
             row = reading.as_json()
-            self._row(
-                [show(reading.source), *(row[name] for name in COLUMNS[1:5]), *row["box"], row["detection_score"]]
-            )
+            fits = None if reading.fits is None else str(reading.fits).lower()
+            values = [*(row[name] for name in COLUMNS[1:5]), *row["box"], row["detection_score"], fits]
+            self._row([show(reading.source), *values])
         self.file.flush()
 
     def fail(self, name: str, reason: str) -> None:

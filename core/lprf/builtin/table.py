@@ -24,19 +24,24 @@ class _Console(Console):
 
 
 class Table:
-    """One row a plate: text, confidence, box and source. Rows are written at once, so the columns are fixed."""
+    """One row a plate: text, confidence, box and source. Rows are written at once, so the columns are fixed.
+
+    A text that does not fit the plate format that was asked for is marked with a `?`.
+    """
 
     output: str | None = None
 
     def __init__(self, params: TableParams, context: Context):
         self.limit = params.limit
         self.plates = 0
+        self.strange = 0
         self.began = False
         self.console = _Console(highlight=False, soft_wrap=True)  # writes to what sys.stdout is at the time
 
     def write(self, readings: Readings | None = None, detections: Detections | None = None, **_: Any) -> None:
         for reading in of_frame(readings, detections):
             self.plates += 1
+            self.strange += reading.fits is False
             if self.limit is None or self.plates <= self.limit:
                 self._row(reading, readings is not None)
 
@@ -46,6 +51,8 @@ class Table:
     def close(self) -> None:
         if self.limit is not None and self.plates > self.limit:
             self.console.print(f"… {self.plates - self.limit} more", markup=False)
+        if self.strange:
+            self.console.print(f"? fits no pattern of the plate format: {self.strange} of {self.plates}", markup=False)
         sys.stdout.flush()
 
     def _row(self, reading: Reading, read: bool) -> None:
@@ -56,7 +63,8 @@ class Table:
         box = " ".join(f"{value:.0f}" for value in reading.box)
         frame = f" #{reading.frame}" if reading.frame else ""
         confidence = "" if score is None else f"{score:.1%}"
-        self._print(((reading.text or "–"), confidence, box, show(reading.source) + frame))
+        text = (reading.text or "–") + (" ?" if reading.fits is False else "")
+        self._print((text, confidence, box, show(reading.source) + frame))
 
     def _print(self, cells: tuple[str, str, str, str], style: str | None = None) -> None:
         text, confidence, box, source = cells
