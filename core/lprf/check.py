@@ -202,16 +202,27 @@ class _Checker:
         self.problems += problems
         if len(self.problems) > ENOUGH:
             raise _Enough
+        found = self.find_weights(name, component, params, tree.get(*prefix))
         if params is None:
             return None
         self.params[name] = params
-        self.find_weights(name, component, params)
+        self.find_features(name, component, params, found)
         return self.inner(name, component, params) if KINDS[component.kind].graph == self.kind else None
 
-    def find_weights(self, name: str, component: Component, params: Params) -> None:
-        found = {}
+    def find_weights(
+        self, name: str, component: Component, params: Params | None, given: Located | None
+    ) -> dict[str, weights.WeightsInfo] | None:
+        """The weights that parameters name, by parameter; None where one of them is not there or does not fit.
+
+        Where the parameters are wrong otherwise (`params` None), those that are `given`, or the defaults.
+        """
+        found: dict[str, weights.WeightsInfo] | None = {}
         for param, marker in marked(component.params, WeightsParam).items():
-            wanted = getattr(params, param)
+            if params is not None:
+                wanted = getattr(params, param)
+            else:
+                own = given.get(param) if given is not None else None
+                wanted = own.value if own is not None else component.params.model_fields[param].default
             if not isinstance(wanted, str) or f"{name}.{param}" in self.rebound:
                 continue
             path = ("graph", name, "with", param)
@@ -222,16 +233,24 @@ class _Checker:
                     raise WeightsError(
                         f"the weights '{wanted}' are of {info.architecture}, {param} needs {marker.architecture}"
                     )
-                found[param] = info
+                if found is not None:
+                    found[param] = info
             except WeightsError as error:
                 there = self.tree.problem(at, str(error), at_key=at != path)
                 self.problems.append(replace(there, path=".".join(path)))
-                return
-        if component.features is not None and not any(item.startswith(f"{name}.") for item in self.rebound):
-            try:
-                self.features[name] = component.features(params, found)
-            except Exception as error:
-                self.wrong(("graph", name), f"its features are not known: {type(error).__name__}: {error}")
+                found = None
+        return found
+
+    def find_features(
+        self, name: str, component: Component, params: Params, found: Mapping[str, weights.WeightsInfo] | None
+    ) -> None:
+        rebound = any(item.startswith(f"{name}.") for item in self.rebound)
+        if component.features is None or found is None or rebound:
+            return
+        try:
+            self.features[name] = component.features(params, found)
+        except Exception as error:
+            self.wrong(("graph", name), f"its features are not known: {type(error).__name__}: {error}")
 
     def inner(self, name: str, component: Component, params: Params) -> Any:
         for param, marker in marked(component.params, RecipeParam).items():
@@ -264,7 +283,7 @@ class _Checker:
             refs = [self.ref(item, where) for item, where in zip(items, at, strict=True)]
             if component is None:
                 continue
-            if component.kind == "evaluator" and "." in port_name:
+            if "." in port_name and component.kind == "evaluator" and marked(component.params, RecipeParam):
                 if self.rebinds(path, port_name, inner) and refs and refs[0] is not None:
                     self.fits(refs[0], Port("Weights"), at[0])
                     rebind[port_name] = refs[0]

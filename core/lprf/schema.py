@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lprf.component import Component
+from lprf.component import Component, RecipeParam, marked
 from lprf.plugins import Plugins
 from lprf.recipe import RecipeForm
 
@@ -43,8 +43,10 @@ def _inputs(component: Component) -> dict[str, Any]:
         name: {"description": f"{port.type}{', optional' if port.optional else ''}"}
         for name, port in component.all_inputs().items()
     }
-    # an evaluator also takes node.param of the recipe it runs
-    return {"properties": ports, "additionalProperties": component.kind == "evaluator"}
+    found: dict[str, Any] = {"properties": ports, "additionalProperties": False}
+    if component.kind == "evaluator" and marked(component.params, RecipeParam):
+        found["patternProperties"] = {r"^[^.]+\.[^.]+$": {"description": "weights for node.param of its recipe"}}
+    return found
 
 
 def _params(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:

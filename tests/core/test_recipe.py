@@ -42,6 +42,7 @@ def lprf_components() -> list[Component]:
         Component("read", "recognizer", "nowhere:Read"),
         Component("lines", "sink", "nowhere:Lines", Write, inputs={"readings": Port("Readings", optional=True)}),
         Component("labels", "dataset", "nowhere:Labels", Photos),
+        Component("count", "evaluator", "nowhere:Count"),
         Component("join", "transform", "nowhere:Join", inputs={"datasets": Port("Dataset", many=True)}),
     ]
 
@@ -273,3 +274,25 @@ def test_a_format_is_a_name_or_a_file_beside_the_recipe(tmp_path: Path) -> None:
     for given, wanted in (("de", "de"), ("my.yaml", str(tmp_path / "mine/my.yaml"))):
         (tmp_path / "mine/r.yaml").write_text(text % given, encoding="utf-8")
         assert load_recipe(tmp_path / "mine/r.yaml").nodes["a"].params.country == wanted  # type: ignore[attr-defined]
+
+
+def test_weights_are_looked_for_where_other_parameters_are_wrong() -> None:
+    wrong = {"detect.pnet": "cn-nowhere", "detect.onet": "cn-pnet", "detect.min_sise": 3}
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("read-plates", wrong)
+    found = {problem.path: problem.message for problem in caught.value.problems}
+    assert set(found) == {f"graph.{name.replace('.', '.with.')}" for name in wrong}
+    assert "no weights 'cn-nowhere'" in found["graph.detect.with.pnet"]
+    assert "are of mtcnn.pnet, onet needs mtcnn.onet" in found["graph.detect.with.onet"]
+    # the defaults, where nothing is given
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("read-plates", {"detect.min_sise": 3})
+    assert [problem.path for problem in caught.value.problems] == ["graph.detect.with.min_sise"]
+
+
+def test_an_evaluator_that_runs_no_recipe_has_no_weights_to_replace(
+    load: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    nodes = "data: {uses: our.labels}, count: {uses: our.count, inputs: {dataset: data.dataset, a.b: data.dataset}}"
+    said = complaints(lambda: load(f"lprf: 1\nkind: train\nname: x\ngraph: {{{nodes}}}"), tmp_path)
+    assert len(said) == 1 and "'our.count' has no input 'a.b'" in said[0]

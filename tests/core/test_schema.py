@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
+from lprf.component import KINDS
 from lprf.plugins import installed
 from lprf.recipe import shipped_recipes
 from lprf.schema import recipe_schema
@@ -42,3 +43,35 @@ def test_mistakes_do_not(validator: Any, old: str, new: str) -> None:
     text = shipped_recipes()["read-plates"].read_text(encoding="utf-8")
     assert old in text
     assert list(validator.iter_errors(yaml.safe_load(text.replace(old, new, 1))))
+
+
+COMPONENTS = {f"{p.name}.{c.name}": c for p in installed().load_all() for c in p.components.values()}
+
+
+def node(uses: str, **parts: Any) -> dict[str, Any]:
+    """A recipe with this node in it; a part that extends another recipe may leave out what that has."""
+    return {"lprf": 1, "extends": "x", "graph": {"node": {"uses": uses, **parts}}}
+
+
+@pytest.mark.parametrize("uses", COMPONENTS)
+def test_every_component_is_completed(validator: Any, uses: str) -> None:
+    component = COMPONENTS[uses]
+    inputs: dict[str, Any] = dict.fromkeys(component.all_inputs(), "a.b")
+    assert list(validator.iter_errors(node(uses, inputs=inputs))) == []
+    assert list(validator.iter_errors(node(uses, inputs={**inputs, "nonsense": "a.b"})))
+    assert list(validator.iter_errors(node(uses, **{"with": {"nonsense": 1}})))
+    for name, info in component.params.model_fields.items():
+        key = info.alias or name
+        assert list(validator.iter_errors(node(uses, **{"with": {key: "${variable}"}}))) == []
+        assert list(validator.iter_errors(node(uses, **{"with": {key: {"": [{}]}}}))) or key == "overrides"
+    offered = validator.schema["$defs"]["NodeForm"]["properties"]["uses"]["anyOf"]
+    assert {"const": uses, "description": component.summary} in offered
+
+
+def test_each_kind_is_among_them() -> None:
+    assert {component.kind for component in COMPONENTS.values()} == set(KINDS)
+
+
+def test_an_evaluator_of_a_recipe_takes_its_weights_and_no_other_does(validator: Any) -> None:
+    rebound = {"inputs": {"dataset": "a.dataset", "read.weights": "b.lprnet"}, "with": {"recipe": "read-plates"}}
+    assert list(validator.iter_errors(node("core.evaluate", **rebound))) == []
