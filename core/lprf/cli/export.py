@@ -43,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{texts['differing']} of {texts['pictures']} pictures differ")
     for entry in texts["first"]:
-        print(f"  {entry['source']}: {', '.join(entry['one']) or 'none'} -> {', '.join(entry['other']) or 'none'}")
+        one, other = (", ".join(plate["text"] for plate in entry[side]) or "none" for side in ("one", "other"))
+        print(f"  {entry['source']}: {one} -> {other}")
     return 1
