@@ -13,6 +13,7 @@ import torch
 from lprf.component import Component, Port
 from lprf.data import Detections, Frames, Item, Origin, Plates, Reading, Readings, readings_by_frame
 from lprf.errors import InputFailure
+from lprf.plugins import installed
 from lprf.testing.suite import DEVICES, ComponentSuite
 
 TOLERANCE = 1e-3  # of confidences and of pixels: sums in another order, no more
@@ -47,6 +48,14 @@ def plates(count: int = 3, size: tuple[int, int] = (24, 94), device: str = "cpu"
     of = detections(frames(count, device=device), (1,) * count)
     images = torch.from_numpy(rng.integers(0, 256, (count, 3, *size)).astype(np.float32)).to(device)
     return Plates(of, torch.arange(count, device=device), images)
+
+
+def readings(of: Plates) -> Readings:
+    """A text for each plate."""
+    n, device = len(of), of.images.device
+    characters, alternatives = [[0.9, 0.8] for _ in range(n)], [[("A1", 0.7)] for _ in range(n)]
+    confidences = torch.full((n,), 0.7, device=device)
+    return Readings(of, torch.arange(n, device=device), ["A1"] * n, confidences, characters, alternatives)
 
 
 class SourceSuite(ComponentSuite):
@@ -186,6 +195,18 @@ class RectifierSuite(ComponentSuite):
             alone = self.rectify(rectifier, given.rows(torch.tensor([detection])))
             assert torch.allclose(alone.images[0], together.images[row], atol=0.1), "a plate depends on its batch"
 
+    def test_the_same_twice(self) -> None:
+        given = detections(frames())
+        first, second = self.rectify(self.build(), given), self.rectify(self.build(), given)
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.detection, second.detection)
+
+    @pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA device")
+    def test_cuda_agrees_with_the_cpu(self) -> None:
+        here = self.rectify(self.build("cpu"), detections(frames()))
+        there = self.rectify(self.build("cuda"), detections(frames(device="cuda")))
+        assert torch.allclose(here.images, there.images.cpu(), atol=0.5)
+
     def test_has_the_size_that_the_reader_wants(self) -> None:
         cut = self.rectify(self.build(), detections(frames()))
         assert tuple(cut.images.shape[2:]) == self.plate_size
@@ -207,12 +228,13 @@ class RecognizerSuite(ComponentSuite):
         return _output(recognizer(given), "readings")
 
     @pytest.mark.parametrize("device", DEVICES)
-    def test_rows_shapes_and_types(self, device: str) -> None:
+    def test_rows_shapes_types_and_device(self, device: str) -> None:
         recognizer = self.build(device)
         given = plates(3, recognizer.size, device)
-        readings = self.read(recognizer, given)
-        assert readings.plates is given, "readings hold the plates that were read"
-        check_readings(readings)
+        found = self.read(recognizer, given)
+        assert found.plates is given, "readings hold the plates that were read"
+        check_readings(found)
+        assert found.confidences.device.type == device
 
     def test_no_plates(self) -> None:
         recognizer = self.build()
@@ -235,6 +257,14 @@ class RecognizerSuite(ComponentSuite):
         given = plates(3, first.size)
         assert self.read(first, given).texts == self.read(second, given).texts
 
+    @pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA device")
+    def test_cuda_agrees_with_the_cpu(self) -> None:
+        recognizer = self.build("cpu")
+        here = self.read(recognizer, plates(3, recognizer.size))
+        there = self.read(self.build("cuda"), plates(3, recognizer.size, "cuda"))
+        assert here.texts == there.texts
+        assert torch.allclose(here.confidences, there.confidences.cpu(), atol=TOLERANCE)
+
 
 class SinkSuite(ComponentSuite):
     """Checks of a sink. `path` is what it writes, below the folder of the test, or "" where it writes no file."""
@@ -243,8 +273,6 @@ class SinkSuite(ComponentSuite):
     path: ClassVar[str] = ""
 
     def graph(self) -> str:
-        from lprf.plugins import installed
-
         inputs = ", ".join(f"{name}: {self._from(port)}" for name, port in self._ports(installed()).items())
         return (
             "  crops: {uses: core.crops, with: {path: .}}\n"
@@ -262,6 +290,16 @@ class SinkSuite(ComponentSuite):
     def sink(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.chdir(tmp_path)
         return self.build()
+
+    def test_takes_frames_with_plates_and_without(self, sink: Any, tmp_path: Path) -> None:
+        for count in (2, 0):  # one frame at a time, as a run hands them over
+            found = detections(frames(1), (count,))
+            cut = Plates(found, torch.arange(count), torch.zeros(count, 3, *self.plate_size))
+            given = {"Frames": found.frames, "Detections": found, "Readings": readings(cut)}
+            ports = installed().component(self.component).all_inputs()
+            sink.write(**{name: given[port.type] for name, port in ports.items()})
+        sink.close()
+        assert not self.path or (tmp_path / self.path).exists()
 
     def test_takes_failures_and_closes_whole(self, sink: Any, tmp_path: Path) -> None:
         sink.fail("photo \udcff.jpg", "not a picture")
@@ -319,6 +357,9 @@ def check_readings(readings: Readings) -> None:
     n = len(readings)
     assert readings.plate.dtype == torch.int64
     assert readings.plate.shape == (n,)
+    assert bool((readings.plate[1:] > readings.plate[:-1]).all()), "rows must ascend by plate"
+    assert not n or 0 <= int(readings.plate.min()) <= int(readings.plate.max()) < len(readings.plates)
+    assert readings.fits is None or len(readings.fits) == n
     assert readings.confidences.shape == (n,)
     assert len(readings.characters) == len(readings.alternatives) == n
     for text, characters in zip(readings.texts, readings.characters, strict=True):
