@@ -249,6 +249,7 @@ def data_types() -> Iterator[str]:
         if inspect.isclass(value) and value.__module__ == "lprf.data":
             yield from _class(value)
     yield from _function("readings_by_frame", data.readings_by_frame)
+    yield from _function("readable", data.readable)
 
 
 def python() -> Iterator[str]:
