@@ -19,6 +19,7 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
     schema["title"] = "LPRF recipe"
     schema["required"] = ["lprf"]  # a recipe that extends another may leave the rest to it
     definitions = schema["$defs"]
+    definitions["Runtime"] = _with_variables(definitions["Runtime"])
     node = definitions["NodeForm"]
     node.pop("required", None)
     described = [{"const": uses, "description": component.summary} for uses, component in sorted(components.items())]
@@ -31,7 +32,7 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
         for uses, component in sorted(components.items())
     ]
     for uses, component in components.items():
-        definitions[uses] = _params(component, definitions)
+        definitions[uses] = _params(uses, component, definitions)
     # a node given as null is taken out of the recipe that is extended
     schema["properties"]["graph"]["additionalProperties"] = {"anyOf": [{"$ref": "#/$defs/NodeForm"}, {"type": "null"}]}
     schema["properties"]["graph"].pop("patternProperties", None)
@@ -49,11 +50,30 @@ def _inputs(component: Component) -> dict[str, Any]:
     return found
 
 
-def _params(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = component.params.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
-    definitions |= schema.pop("$defs", {})
+def _params(uses: str, component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = component.params.model_json_schema(by_alias=True, ref_template=f"#/$defs/{uses}.{{model}}")
+    for name, inner in schema.pop("$defs", {}).items():
+        definitions[f"{uses}.{name}"] = _with_variables(inner)
     schema.pop("required", None)
-    for name, value in schema.get("properties", {}).items():
-        kept = {key: value[key] for key in ("description", "default", "title") if key in value}
-        schema["properties"][name] = {**kept, "anyOf": [value, _VARIABLE]}
-    return schema
+    return _with_variables(schema)
+
+
+def _with_variables(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that takes a variable in place of whatever stands inside a list or a mapping."""
+    found = dict(schema)
+    for key in ("items", "additionalProperties"):
+        if isinstance(found.get(key), dict):
+            found[key] = _or_variable(found[key])
+    for key in ("properties", "patternProperties"):
+        if key in found:
+            found[key] = {name: _or_variable(value) for name, value in found[key].items()}
+    if "prefixItems" in found:
+        found["prefixItems"] = [_or_variable(value) for value in found["prefixItems"]]
+    if "anyOf" in found:
+        found["anyOf"] = [_with_variables(value) for value in found["anyOf"]]
+    return found
+
+
+def _or_variable(schema: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {key: schema[key] for key in ("description", "default", "title") if key in schema}
+    return {**kept, "anyOf": [_with_variables(schema), _VARIABLE]}

@@ -75,3 +75,11 @@ def test_each_kind_is_among_them() -> None:
 def test_an_evaluator_of_a_recipe_takes_its_weights_and_no_other_does(validator: Any) -> None:
     rebound = {"inputs": {"dataset": "a.dataset", "read.weights": "b.lprnet"}, "with": {"recipe": "read-plates"}}
     assert list(validator.iter_errors(node("core.evaluate", **rebound))) == []
+
+
+def test_a_variable_may_stand_for_any_value(validator: Any) -> None:
+    recipe = node("mtcnn.detector", **{"with": {"min_plate": ["${width}", 15], "thresholds": "${both}"}})
+    recipe["runtime"] = {"batch": "${batch}"}
+    assert list(validator.iter_errors(recipe)) == []
+    recipe["graph"]["node"]["with"]["min_plate"] = ["width", 15]
+    assert list(validator.iter_errors(recipe))
