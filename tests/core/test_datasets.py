@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from lprf.api import Context, InputFailure, LprfError
+from lprf.api import Context, InputFailure, LprfError, readable
 from lprf.builtin.datasets import Pictures, labelled_crops, photos, picture_size, rotated_corners, table_dataset
 from lprf.builtin.params import CropsDatasetParams, PhotosDatasetParams, TableDatasetParams
+from lprf.testing import Labelled
 
 CONTEXT = Context(torch.device("cpu"), torch.float32, None)  # type: ignore[arg-type]
 
@@ -306,3 +307,12 @@ def test_the_fingerprint_is_of_labels_and_pictures(tmp_path: Path) -> None:
     labels(tmp_path / "b", text)
     save(tmp_path / "b" / "a.jpg", 210, 100)
     assert one != table(tmp_path / "b").fingerprint()
+
+
+def test_what_cannot_be_read_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    found = [(example.source, image.shape) for example, image in readable(Labelled(3, broken=[1]))]
+    assert found == [("labelled-0", (120, 200, 3)), ("labelled-2", (120, 200, 3))]
+    assert [record.message for record in caplog.records] == ["left out: labelled-1: broken on purpose"]
+    for dataset in (Labelled(0), Labelled(2, broken=[0, 1])):
+        with pytest.raises(LprfError, match=f"none of the {len(dataset)} pictures can be read"):
+            list(readable(dataset))

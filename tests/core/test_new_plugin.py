@@ -13,27 +13,20 @@ from lprf.templates import TEMPLATES
 from running import environment, install, run
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Python with LPRF, and an empty folder, for all kinds together."""
-    folder = tmp_path_factory.mktemp("fresh")
-    (folder / "empty").mkdir()
-    return environment(folder / "env", with_lprf=True), folder / "empty"
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_works_at_once(kind: str, fresh: tuple[Path, Path]) -> None:
-    python, folder = fresh
-    name = f"my{kind}"
-    made = run(python, "-m", "lprf", "new-plugin", name, "--kind", kind, cwd=folder)
-    assert made.returncode == 0, made.stderr
-    project = folder / f"lprf-{name}"
-    install(python, project)
-    for command in (["validate", f"{name}/example"], ["run", f"{name}/example"]):
-        done = run(python, "-m", "lprf", *command, cwd=folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-    tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", project, cwd=project)
+def test_every_kind_works_at_once(tmp_path: Path) -> None:
+    python = environment(tmp_path / "env", with_lprf=True)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for kind in KINDS:
+        made = run(python, "-m", "lprf", "new-plugin", f"my{kind}", "--kind", kind, cwd=folder)
+        assert made.returncode == 0, made.stderr
+        install(python, folder / f"lprf-my{kind}")
+    for kind in KINDS:
+        for verb in ("validate", "run"):
+            done = run(python, "-m", "lprf", verb, f"my{kind}/example", cwd=folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+    tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", ".", cwd=folder)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
