@@ -15,6 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
+from lprf.compare import dataset_of
+from lprf.plugins import installed
+from slow_reference import SlowReader, read_photo
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, shared_seed: Path) -> Path:
@@ -147,3 +151,47 @@ def test_plates_at_the_border(readers: dict[int, Any], shared_seed: Path) -> Non
 @pytest.mark.parametrize("shape", [(1, 1), (5, 5), (12, 44), (11, 300), (300, 11), (200, 300)])
 def test_a_photo_without_plates(readers: dict[int, Any], shape: tuple[int, int]) -> None:
     assert list(readers[7].run(np.full((*shape, 3), 128, np.uint8))) == []
+
+
+@pytest.fixture(scope="module")
+def slow(readers: dict[int, Any]) -> SlowReader:
+    return SlowReader()
+
+
+def test_the_slow_reference_reads_the_ten_plates(slow: SlowReader, shared_seed: Path) -> None:
+    golden = json.loads((shared_seed / "golden/seed_pipeline.json").read_text(encoding="utf-8"))["photos"]
+    for name, plates in golden.items():
+        found = slow.photo(read_photo(shared_seed / "photos" / name))
+        assert sorted(p.text for p in found) == sorted(p["text"] for p in plates), name
+
+
+def test_crops_are_read_as_the_slow_reference_does(
+    slow: SlowReader, readers: dict[int, Any], shared_data: Path
+) -> None:
+    paths = sorted((shared_data / "crops/dev-94x24").glob("*.jpg"))[:64]
+    import lprf as package
+
+    crops = package.load(
+        "read-crops",
+        overrides={key: value for key, value in SEED.items() if not key.startswith("detect")}
+        | {"runtime.precision": "float32", "read.decode": "greedy"},
+    )
+    fast = [reading.text for reading in crops.run([str(path) for path in paths])]
+    assert fast == [slow.read(read_photo(path)) for path in paths]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["ccpd/dev", "street/dev"])
+def test_no_plate_is_lost_against_the_slow_reference(
+    folder: str, slow: SlowReader, readers: dict[int, Any], shared_data: Path
+) -> None:
+    """Of the labelled plates at least as many are found as the slow reference finds."""
+    dataset, _, _ = dataset_of(str(shared_data / folder), None, installed())
+    found = {"slow": 0, "fast": 0}
+    for index in range(0, len(dataset), 3):
+        example = dataset[index]
+        image = example.image()
+        boxes = {"slow": slow.detect(image).tolist(), "fast": [r.box for r in readers[1].run(image)]}
+        for side, of_side in boxes.items():
+            found[side] += sum(any(iou(list(plate.box), box) >= 0.5 for box in of_side) for plate in example.plates)
+    assert found["fast"] >= found["slow"] > 0
