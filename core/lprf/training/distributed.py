@@ -7,6 +7,7 @@ so that trainers need no second path.
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ def start(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
+        # optimisers import it at their first step; where a group is there already, it then keeps that for ever, and
+        # the group's threads, still letting go of tensors, abort the process as the interpreter ends
+        importlib.import_module("torch._dynamo")
         # long, because rank 0 may make samples or validate for hours while the others wait
         wait = datetime.timedelta(hours=24)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=wait)
