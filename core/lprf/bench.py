@@ -124,6 +124,7 @@ class Side:
                 name: {"name": info.name, "sha256": info.sha256} for name, info in weights.named_by(self.recipe)
             },
             "device": str(device),
+            "backend": self.graph.backend,
             "batch": self.recipe.runtime.batch,
             "passes": len(self.passes),
             "pictures": self.passes[0].pictures,
@@ -152,7 +153,7 @@ def bench(
     take_turns(sides, passes, told)
     content: dict[str, Any] = {
         "sides": [side.report() for side in sides],
-        "environment": environment(sides[0].graph.device),
+        "environment": environment(sides[0].graph.device, sides[0].graph.backend),
     }
     if len(sides) == 2:
         mine, theirs = sides

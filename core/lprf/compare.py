@@ -119,7 +119,7 @@ def compare(
         "rows": rows,
         "remarks": remarks,
         "provenance": {
-            **environment(sides[0][2].graph.device),
+            **environment(sides[0][2].graph.device, sides[0][2].graph.backend),
             "weights": {
                 f"{key} = {used['name']}": used for row in rows for key, used in row.get("weights", {}).items()
             },

@@ -167,7 +167,7 @@ class Component:
     `features` tells, from the parameters and the metadata of the weights they name, what the outputs give
     beyond their type: `features(params, {param: WeightsInfo}) -> {"detections": {"corners"}}`.
     `importers` recognise the tensors of pickled checkpoints: "module:function" each, see `lprf.weights`.
-    `exports` names the networks of an implementation for `lprf export`: "module:function", see `lprf.export`.
+    `exports` names the networks of an implementation for `lprf export`: "module:function", see `lprf.network`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""ONNX files: what they say about themselves, and running them. Needs the extra `lprf[onnx]`."""
+"""ONNX files: what they say about themselves, and running them. Needs the extra `lprf[onnx]` or `lprf[openvino]`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Value:
         return f"[{', '.join('any' if n is None else str(n) for n in self.shape)}]"
 
 
-def need(module: str, who: str) -> Any:
-    """Import a module of the extra. Raises LprfError that names the extra where it is not installed."""
+def need(module: str, who: str, extra: str = "onnx") -> Any:
+    """Import a module of an extra. Raises LprfError that names the extra where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise LprfError(f"{who} needs the extra `onnx` ({error}): pip install 'lprf[onnx]'") from None
+        raise LprfError(f"{who} needs the extra `{extra}` ({error}): pip install 'lprf[{extra}]'") from None
 
 
 class OnnxModel:
@@ -76,6 +76,71 @@ class OnnxModel:
         except Exception as error:
             raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
         return [torch.from_numpy(result).to(self.device) for result in results]
+
+
+class OpenVinoModel:
+    """An ONNX file of one input, images [N, C, h, w], loaded to run on the CPU by OpenVINO.
+
+    Where h and w are fixed, a batch runs in parts of `PARTS` rows, each by a model of just that shape: one of any shape
+    takes half as long again, and its memory anew at every call.
+
+    dtype: float32 or bfloat16; the latter only where the processor has it, else float32. Raises LprfError: no such
+    file, or none that can be run.
+    """
+
+    PARTS = (8, 4, 2, 1)
+
+    def __init__(self, path: str | Path, dtype: torch.dtype = torch.float32, who: str = "this"):
+        self.openvino = need("openvino", who, "openvino")
+        self.path, self.who = Path(path), who
+        self.settings = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.requests: dict[int | None, Any] = {}
+        try:
+            self.core = self.openvino.Core()
+            if dtype is torch.bfloat16 and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                self.settings["INFERENCE_PRECISION_HINT"] = "bf16"
+            steps = self.openvino.preprocess.PrePostProcessor(self.core.read_model(self.path))
+            steps.input().tensor().set_layout(self.openvino.Layout("NHWC"))  # as pictures lie in memory
+            steps.input().model().set_layout(self.openvino.Layout("NCHW"))
+            self.model = steps.build()
+            self.fixed = not any(side.is_dynamic for side in list(self.model.input().partial_shape)[1:])
+            self._request(1 if self.fixed else None)
+        except Exception as error:  # its errors have no common base of their own
+            raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Every output for one batch. Raises LprfError where the model cannot run on it."""
+        array = images.permute(0, 2, 3, 1).contiguous().numpy()
+        try:
+            if not self.fixed or not len(array):
+                return self._run(None, array)
+            parts, done = [], 0
+            for rows in self.PARTS:
+                while len(array) - done >= rows:
+                    parts.append(self._run(rows, array[done : done + rows]))
+                    done += rows
+            return [torch.cat(values) for values in zip(*parts, strict=True)]
+        except Exception as error:
+            raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
+
+    def _run(self, rows: int | None, array: Any) -> list[Tensor]:
+        request = self._request(rows)
+        request.infer([array], share_inputs=True)
+        # copies: the next call writes over what the request holds
+        return [torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors]
+
+    def _request(self, rows: int | None) -> Any:
+        """What runs a batch of just so many rows, or of any number."""
+        if rows not in self.requests:
+            model = self.model.clone()
+            if rows is not None:
+                model.reshape([rows, *list(model.input().partial_shape)[1:]])
+            self.requests[rows] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+        return self.requests[rows]
 
 
 def _value(given: Any) -> Value:

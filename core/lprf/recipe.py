@@ -39,6 +39,9 @@ class Runtime(Params):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = pydantic.Field(
         "auto", description="what networks compute in; auto goes below float32 only where accuracy was shown to hold"
     )
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = pydantic.Field(
+        "auto", description="what networks run in; auto is openvino on a CPU where it is installed, else torch"
+    )
     batch: int = pydantic.Field(8, ge=1, le=4096, description="source items (photos or crops) at a time")
     workers: int = pydantic.Field(2, ge=0, le=256, description="threads or processes that decode and prepare")
     threads: int | None = pydantic.Field(None, ge=1, le=1024, description="CPU threads of the networks; all by default")

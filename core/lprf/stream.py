@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from lprf import weights
+from lprf import backend, weights
 from lprf.context import Context
 from lprf.data import (
     Detections,
@@ -189,7 +189,8 @@ class Graph:
 
     Built once and run as often as wanted. Threads may share it: their batches take turns in the components.
 
-    measure: wait for the device after every node, so that the seconds by node are true on a GPU.
+    backend: what its networks run in, with the version. measure: wait for the device after every node, so that the
+    seconds by node are true on a GPU.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class Graph:
         source: Source,
         steps: list[tuple[Node, Any]],
         sinks: list[tuple[Node, Any]],
+        backend: str,
     ):
         self.recipe = recipe
         self.plugins = plugins
@@ -209,13 +211,14 @@ class Graph:
         self.source = source
         self.steps = steps
         self.sinks = sinks
+        self.backend = backend
         self.measure = False
         self.summary = Summary()
         self.turn = threading.Lock()
 
     def context(self, node: Node) -> Context:
         """What a source of this graph is told when another of its kind is built."""
-        return _context(self.recipe, node, self.device)
+        return _context(self.recipe, node, self.device, pick_dtype(self.recipe.runtime.precision, self.device))
 
     def run(
         self,
@@ -676,6 +679,8 @@ def build(
     if recipe.runtime.threads is not None:
         torch.set_num_threads(recipe.runtime.threads)
     device = pick_device(recipe.runtime.device)
+    engine = backend.pick(recipe.runtime, device)
+    dtype = pick_dtype(recipe.runtime.precision, device)
     needed = set(recipe.nodes) if wanted is None else _ancestors(recipe, wanted)
     built: dict[str, Any] = {}
     for node in reversed(list(recipe.nodes.values())):
@@ -685,9 +690,12 @@ def build(
             continue
         if node.component.kind == "sink" and not node.inputs:
             raise LprfError(f"{node.name} ({node.uses}): connect one of {', '.join(node.component.inputs)}")
-        context = _context(recipe, node, device, _plate_size(recipe, node, built))
+        # another backend is given networks in float32, and told what to compute in
+        context_dtype = dtype if engine == "torch" else torch.float32
+        context = _context(recipe, node, device, context_dtype, _plate_size(recipe, node, built))
         built[node.name] = node.component.load()(node.params, context)
     nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
+    backend.install([(node, built[node.name]) for node in nodes], engine, recipe.runtime, device)
     return Graph(
         recipe,
         plugins,
@@ -696,13 +704,16 @@ def build(
         source if source is not None else built[sources[0].name],
         [(node, built[node.name]) for node in nodes if node.component.kind != "sink"],
         [(node, built[node.name]) for node in nodes if node.component.kind == "sink"],
+        backend.named(engine),
     )
 
 
-def _context(recipe: Recipe, node: Node, device: torch.device, plate_size: tuple[int, int] | None = None) -> Context:
+def _context(
+    recipe: Recipe, node: Node, device: torch.device, dtype: torch.dtype, plate_size: tuple[int, int] | None = None
+) -> Context:
     return Context(
         device=device,
-        dtype=pick_dtype(recipe.runtime.precision, device),
+        dtype=dtype,
         weights=functools.partial(weights.find_and_load, folder=recipe.folder),
         plate_size=plate_size,
         node=node.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lprf.export import Network
+from lprf.network import Network
 from lprf_lprnet.recognizer import LprnetRecognizer
 
 
@@ -13,4 +13,5 @@ def networks(recognizer: LprnetRecognizer) -> list[Network]:
     info, known = recognizer.weights.info, recognizer.metadata
     metadata = {**info.metadata, "decoder": known.decoder, "temperature": known.temperature, "axes": "NCT"}
     example = torch.zeros(2, 3, *recognizer.size)
-    return [Network(info.name, recognizer, "net", example, ("logits",), metadata)]
+    auto = torch.bfloat16 if known.decoder == "slots" else torch.float32
+    return [Network(info.name, recognizer, "net", example, ("logits",), metadata, auto=auto)]

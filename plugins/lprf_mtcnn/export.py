@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lprf.export import Network
+from lprf.network import Network
 from lprf.weights import Weights
 from lprf_mtcnn.detector import MtcnnDetector
 from lprf_mtcnn.nets import FIELD, ONET_SIZE

@@ -20,6 +20,7 @@ from lprf.cli import main
 from lprf.context import Context
 from lprf.data import Detections, Frames, Origin, Plates
 from lprf.errors import LprfError, RecipeError
+from lprf.network import Network
 from lprf.plugins import installed
 from lprf.recipe import load_recipe
 from lprf.testing import DetectorSuite, RecognizerSuite
@@ -313,7 +314,7 @@ def test_texts_that_differ_are_named_and_the_exit_code_says_so(
     """A file that gives other numbers than its network: the proof must not pass."""
     from lprf import export
 
-    def other(network: export.Network, path: Path) -> Path:
+    def other(network: Network, path: Path, who: str) -> Path:
         classes, steps = network.module(network.example).shape[1:]
         logits = np.zeros((1, classes, steps), np.float32)
         logits[0, 3] = 9

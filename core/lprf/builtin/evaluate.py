@@ -148,7 +148,7 @@ class Evaluate:
             "failures": self._failures(seen),
             "skipped": [show(problem) for problem in dataset.problems],
             "provenance": {
-                **report.environment(graph.device),
+                **report.environment(graph.device, graph.backend),
                 "recipe": recipe.name,
                 "overrides": json.loads(json.dumps(self.params.overrides, default=str)),
                 "weights": _weights(recipe, rebound),

@@ -36,8 +36,8 @@ class Table:
     brief: bool = False
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a number was measured with."""
+def environment(device: torch.device, backend: str) -> dict[str, Any]:
+    """What a number was measured with; `backend` as a graph says it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "command": shlex.join(["lprf", *sys.argv[1:]]),
@@ -45,6 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "lprf": importlib.metadata.version("lprf"),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "backend": backend,
         "opencv": cv2.__version__,
         "numpy": np.__version__,
         "system": platform.platform(),

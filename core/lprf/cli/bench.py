@@ -58,7 +58,7 @@ def _side(side: dict[str, Any]) -> str:
         rows.append([node, f"{spread['median']:.2f}", f"{spread['p95']:.2f}"])
     names = ", ".join(f"{item['name']} {item['sha256'][:12]}" for item in side["weights"].values())
     lines = [
-        f"{side['recipe']} on {side['device']}, batches of {side['batch']}; {names}",
+        f"{side['recipe']} on {side['device']} in {side['backend']}, batches of {side['batch']}; {names}",
         columns(rows),
         f"{side['pictures']} pictures, {side['plates']} plates, {side['failed']} failed; "
         f"{side['pictures_a_second']:.1f} pictures and {side['plates_a_second']:.1f} plates a second",

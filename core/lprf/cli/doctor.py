@@ -81,6 +81,18 @@ def _device() -> Finding:
     return Finding("ok", "cpu (torch sees no GPU)")
 
 
+def _backend() -> Finding:
+    import torch
+
+    from lprf import backend
+    from lprf.recipe import Runtime
+
+    there = [name for name in backend.MODULES if backend.installed(name)]
+    used = backend.pick(Runtime(), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    remedy = "" if "openvino" in there or torch.cuda.is_available() else "pip install 'lprf[openvino]' reads faster"
+    return Finding("ok", f"{used} by default; here are {', '.join(map(backend.named, there))}", remedy)
+
+
 def _opencv() -> Finding:
     import cv2
 
@@ -181,6 +193,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "python": _python,
     "torch": _torch,
     "device": _device,
+    "backend": _backend,
     "opencv": _opencv,
     "codecs": _codecs,
     "threads": _threads,

@@ -1,0 +1,123 @@
+"""`runtime.backend`: the networks of a built graph in ONNX Runtime or OpenVINO, behind the same components.
+
+What runs is what `lprf export` writes: each network that a component exports becomes an ONNX file, once; the file is
+kept under a name that tells everything it was made from, and its model stands in for the network. Networks that no
+component exports stay in torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import platformdirs
+import torch
+
+from lprf.errors import LprfError
+from lprf.network import Network, StandIn, networks_of, write
+from lprf.onnx_model import OnnxModel, OpenVinoModel
+
+if TYPE_CHECKING:
+    from lprf.recipe import Node, Runtime
+
+logger = logging.getLogger("lprf.backend")
+
+Backend = Literal["torch", "onnxruntime", "openvino"]
+Model = OnnxModel | OpenVinoModel
+
+MODULES: dict[Backend, tuple[str, ...]] = {  # what each needs beside torch
+    "torch": (),
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+
+
+def pick(runtime: Runtime, device: torch.device) -> Backend:
+    """The backend of `runtime.backend`; auto is OpenVINO on a CPU where it is installed, else torch.
+
+    Raises LprfError where what was asked for is not installed, or does not compute as asked.
+    """
+    name = runtime.backend
+    if name == "auto":
+        return (
+            "openvino" if installed("openvino") and device.type == "cpu" and runtime.precision != "float16" else "torch"
+        )
+    if not installed(name):
+        extra = "openvino" if name == "openvino" else "onnx"
+        raise LprfError(f"runtime.backend: {name} needs the extra `{extra}`: pip install 'lprf[{extra}]'")
+    if name == "openvino" and device.type != "cpu":
+        raise LprfError(f"runtime.backend: openvino computes on the CPU here, and runtime.device is {device}")
+    fitting = {"onnxruntime": ("auto", "float32"), "openvino": ("auto", "float32", "bfloat16")}.get(name)
+    if fitting and runtime.precision not in fitting:
+        raise LprfError(f"runtime.backend: {name} computes in {' or '.join(fitting[1:])}, not in {runtime.precision}")
+    return name
+
+
+def installed(backend: Backend) -> bool:
+    """Whether all is there that a backend needs; nothing is imported."""
+    return all(importlib.util.find_spec(module) for module in MODULES[backend])
+
+
+def named(backend: Backend) -> str:
+    """A backend with its version, for reports."""
+    version: str = importlib.import_module(backend).__version__
+    return f"{backend} {version.split('-')[0]}"
+
+
+def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtime, device: torch.device) -> None:
+    """Put a model in the place of every network that the components of these nodes export.
+
+    Raises LprfError where one cannot be made, unless nobody asked for this backend: then the network stays in torch.
+    """
+    if backend == "torch":
+        return
+    for node, implementation in nodes:
+        for network in networks_of(node.component, implementation):
+            try:
+                model = _model(network, backend, runtime, device, f"{node.name} (runtime.backend: {backend})")
+            except LprfError as error:
+                if runtime.backend != "auto":
+                    raise
+                logger.warning("%s stays in torch: %s", network.name, error)
+            else:
+                setattr(network.holder, network.attribute, StandIn(network, model))
+
+
+def _model(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> Model:
+    path = folder() / f"{network.name}-{_key(network)[:16]}.onnx"
+    if not path.is_file():
+        logger.warning("making %s ready for %s, once: %s", network.name, backend, path)
+        write(network, path, who)
+    if backend == "onnxruntime":
+        return OnnxModel(path, device, who)
+    dtype = network.auto if runtime.precision == "auto" else getattr(torch, runtime.precision)
+    return OpenVinoModel(path, torch.float32 if network.exact else dtype, who)
+
+
+def folder() -> Path:
+    """Where models made from networks are kept: in the platform's place for what can be made again."""
+    return Path(platformdirs.user_cache_dir("lprf", appauthor=False)) / "models"
+
+
+def _key(network: Network) -> str:
+    """Tells apart all that a file is made from: weights, shapes, the code of the layers, and who writes."""
+    versions = [importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")]
+    told = hashlib.sha256(repr((versions, network.example.shape, network.outputs, dict(network.axes))).encode())
+    told.update(repr(network.module).encode())
+    for name, tensor in network.module.state_dict().items():
+        told.update(name.encode())
+        told.update(tensor.contiguous().numpy(force=True).tobytes())
+    layers = {type(layer) for layer in network.module.modules()}
+    own = [
+        layer for layer in layers if not layer.__module__.startswith("torch.")
+    ]  # torch's: its version stands for them
+    for path in sorted({inspect.getfile(layer) for layer in own}):
+        told.update(Path(path).read_bytes())
+    return told.hexdigest()
