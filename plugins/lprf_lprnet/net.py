@@ -69,6 +69,8 @@ class LPRNet(nn.Module):
         self.conv5, self.norm5 = nn.Conv2d(c256 // 4, c256, (1, 4)), nn.BatchNorm2d(c256)
         self.conv6, self.norm6 = nn.Conv2d(c256, classes, (rows - 3, 1)), nn.BatchNorm2d(classes)
         self.head = nn.Conv2d(c64 + c128 + c256 + classes, classes, 1)
+        self.strides = (2, 4)  # over the channels, after the second and the fourth block
+        self.sorted = False  # whether the channels that a stride takes stand before the others
         self.dropout = Dropout(dropout)
         if context == "running":
             self.register_buffer("power", torch.ones(4))
@@ -78,14 +80,17 @@ class LPRNet(nn.Module):
         one = F.relu(self.norm1(self.conv1(images)))
         two = F.relu(self.norm2(self.block2(F.max_pool2d(one, 3, 1))))
         # The paper's 3-D max-pools are a stride over channels and a 2-D max-pool.
-        x = F.max_pool2d(every_nth(two, 2), 3, (1, 2))
+        x = F.max_pool2d(self._strided(two, self.strides[0]), 3, (1, 2))
         x = F.relu(self.norm3(self.block3(x)))
         three = F.relu(self.norm4(self.block4(x)))
-        x = F.max_pool2d(every_nth(three, 4), 3, (1, 2))
+        x = F.max_pool2d(self._strided(three, self.strides[1]), 3, (1, 2))
         x = F.relu(self.norm5(self.conv5(self.dropout(x))))
         four = F.relu(self.norm6(self.conv6(self.dropout(x))))
         scales = [self._scaled(i, x, four.shape[2:]) for i, x in enumerate((one, two, three, four))]
         return self.head(torch.cat(scales, 1)).mean(2)
+
+    def _strided(self, x: Tensor, n: int) -> Tensor:
+        return x[:, : x.shape[1] // n] if self.sorted else every_nth(x, n)
 
     def _scaled(self, index: int, x: Tensor, size: torch.Size) -> Tensor:
         """One scale of the global context, pooled to `size` and divided by its mean square."""
@@ -101,7 +106,8 @@ class LPRNet(nn.Module):
         return pooled / power.to(pooled.dtype)
 
     def folded(self) -> LPRNet:
-        """A copy for reading: its batch normalisations folded into the convolutions before them."""
+        """A copy for reading: its batch normalisations folded into the convolutions before them, and the channels that
+        a stride takes put first, where they are a slice that nothing need gather."""
         net = copy.deepcopy(self).eval()
         for i in (1, 5, 6):
             setattr(net, f"conv{i}", fuse_conv_bn_eval(getattr(net, f"conv{i}"), getattr(net, f"norm{i}")))
@@ -110,6 +116,16 @@ class LPRNet(nn.Module):
             block[-1] = fuse_conv_bn_eval(block[-1], getattr(net, f"norm{i}"))
         for i in range(1, 7):
             setattr(net, f"norm{i}", nn.Identity())
+        begin = net.conv1.out_channels
+        for block, n in ((net.block2, net.strides[0]), (net.block4, net.strides[1])):
+            last = block[-1]
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            order = torch.arange(last.out_channels).reshape(-1, n).T.flatten()  # 0, n, 2 n, …, then the others
+            last.weight.data, last.bias.data = last.weight.data[order], last.bias.data[order]
+            seen = net.head.weight.data[:, begin : begin + last.out_channels]  # what the head sees of this block
+            seen.copy_(seen[:, order])
+            begin += last.out_channels
+        net.sorted = True
         return net
 
     def metadata(self) -> dict[str, object]:
