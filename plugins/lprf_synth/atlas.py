@@ -34,6 +34,18 @@ def field(character: str, face: str = "plate") -> np.ndarray:
     return atlas["plate"][character] if found is None else found
 
 
+def reshaped(glyph: np.ndarray, rng: np.random.Generator, most: float = 0.06) -> np.ndarray:
+    """A mask (uint8 [h, w]) with its parts wider, narrower, higher and lower, smoothly, by up to `most` of its sides.
+
+    Makers draw a Chinese character each in their own proportions, of which a face has one.
+    """
+    h, w = glyph.shape
+    moved = rng.uniform(-most, most, (2, 3, 2)).astype(np.float32)
+    across, down = (cv2.resize(part, (w, h), interpolation=cv2.INTER_CUBIC) for part in moved)
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    return cv2.remap(glyph, x + across * w, y + down * h, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
 @functools.lru_cache(maxsize=20_000)
 def mask(character: str, face: str, width: int, height: int, weight: float) -> np.ndarray:
     """uint8 [h, w]: the glyph in a cell of `width` x `height` pixels, 255 within strokes of `weight` mm (of 45 x 90).

@@ -21,14 +21,14 @@ import numpy as np
 
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import InputFailure, LprfError
-from lprf_synth.atlas import mask
+from lprf_synth.atlas import mask, reshaped
 from lprf_synth.plates import Kind, cells, kinds, paste_mask, thinning
 
 if TYPE_CHECKING:
     from lprf.context import Context
     from lprf_synth.plugin import ReletterParams
 
-VERSION = 3
+VERSION = 4
 
 KINDS = {7: "blue", 8: "green_small"}  # whose layout a text of so many characters has, whatever the plate's colour
 FINE = 0.4  # pixels a mm while the text is laid
@@ -191,7 +191,7 @@ def reletter(image: np.ndarray, text: str, laid: Laid, province: str, rng: np.ra
     weight = round(2 * laid.weight * rng.uniform(0.85, 1.15) * thinning(province)) / 2
     face = "plate" if rng.random() < 0.6 else "uni"
     wide, tall = round(w * scale * rng.uniform(0.88, 1.04)), round(h * scale * rng.uniform(0.92, 1.02))
-    glyph = mask(province, face, max(3, wide), max(5, tall), weight)
+    glyph = reshaped(mask(province, face, max(3, wide), max(5, tall), weight), rng)
     inked = np.zeros((size[1], size[0]), np.uint8)
     middle = np.array(size) / 2 + rng.normal(0, scale, 2)
     paste_mask(inked, glyph, (middle[0], middle[1]))
