@@ -385,9 +385,17 @@ def _scores(name: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if found:
         main = found.get(str(report.get("iou"))) or next(iter(found.values()))
         rows.append({"on": name, "metric": "false boxes", "value": main["false_boxes"], "of": report.get("pictures")})
-    read = (report.get("reading") or {}).get("end_to_end" if found else "given_found") or {}
-    add("found and read" if found else "read", read.get("plates"))
+    which, what = ("end_to_end", "found and read") if found else ("given_found", "read")
+    read = (report.get("reading") or {}).get(which) or {}
+    add(what, read.get("plates"))
     add("all but the first character", read.get("without_first"))
+    if len(parts := report.get("provinces") or {}) > 1:
+        rates = {name: ((part.get("reading") or {}).get(which) or {}).get("plates") for name, part in parts.items()}
+        counts = [f"{name} {rate['hits']}/{rate['total']}" for name, rate in rates.items() if rate]
+        rows.append({"on": name, "metric": f"{what}, by province", "value": ", ".join(counts)})
+    if "expected_calibration_error" in (confidence := report.get("confidence") or {}):
+        error = round(confidence["expected_calibration_error"], 4)
+        rows.append({"on": name, "metric": "expected calibration error", "value": error, "of": report.get("plates")})
     return rows
 
 

@@ -296,6 +296,9 @@ def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
         "pictures": 7,
         "detection": {"0.5": {"recall": rate, "false_boxes": 2}},
         "reading": {"end_to_end": {"plates": rate, "without_first": rate}, "given_found": {"plates": None}},
+        "plates": 4,
+        "provinces": {name: {"reading": {"end_to_end": {"plates": rate}}} for name in "粤皖"},
+        "confidence": {"expected_calibration_error": 0.01234567},
     }
     crops = {"detection": None, "reading": {"given_found": {"plates": rate}}}
     info = weights.publish(
@@ -304,6 +307,8 @@ def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
     card = weights.card_path(info).read_text(encoding="utf-8")
     assert weights.verify(info, ["lprnet"]) == []
     assert "| street | found at IoU 0.5 | 75.0 % | 3 / 4 | 30.0 to 95.0 % |" in card
+    assert "| street | found and read, by province | 粤 3/4, 皖 3/4 |" in card
+    assert "| street | expected calibration error | 0.0123 | 4 |" in card
     assert "| street | false boxes | 2 | 7 |" in card and "| crops | read | 75.0 % |" in card
     assert "A reader." in card and "- dark ones" in card and info.metadata["licence"] == "MIT"
     assert torch.equal(weights.load(info).tensors["a"], tensors["a"])
