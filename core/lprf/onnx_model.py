@@ -119,7 +119,7 @@ class OpenVinoModel:
         """Every output for one batch. Raises LprfError where the model cannot run on it."""
         array = images.permute(0, 2, 3, 1).contiguous().numpy()
         try:
-            if not self.fixed or not len(array):
+            if not self.fixed:
                 return self._run(None, array)
             parts, done = [], 0
             for rows in self.PARTS:
