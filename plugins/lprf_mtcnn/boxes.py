@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -19,7 +20,8 @@ def decode(boxes: Tensor, offsets: Tensor) -> Tensor:
 
 def box_corners(boxes: Tensor) -> Tensor:
     """[N, 4] to the boxes' own corners, TL TR BR BL, [N, 4, 2]."""
-    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(1, (4, 2))
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], dim=1).unflatten(1, (4, 2))
 
 
 def encode_corners(boxes: Tensor, corners: Tensor) -> Tensor:

@@ -13,20 +13,22 @@ from typing import TypeVar
 import cv2
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lprf.boxes import best_of_each, clipped, nms
+from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.sampling import sample_boxes
 from lprf_mtcnn.boxes import decode, decode_corners
+from lprf_mtcnn.fixed import FixedDetection
 from lprf_mtcnn.nets import CELL, FIELD, MEAN, ONET_SIZE, SCALE, STRIDE, ONet, PNet, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
 
 Net = TypeVar("Net", PNet, ONet)
 
 STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
-CROPS = 64  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
+CROPS, CUDA_CROPS = 64, 1024  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ class Proposer:
     def __call__(self, images: Tensor) -> Proposals:
         """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
         params = self.params
-        height, width = images.shape[1:3]
-        levels = [self._level(images, size) for size in pyramid(height, width, params.min_plate, params.factor)]
+        levels = [self._level(images, size) for size in self.sizes(images)]
         if not levels:
             none = images.new_zeros(0)
             return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
@@ -85,22 +86,33 @@ class Proposer:
         boxes = decode(cells[kept], offsets[kept])
         return Proposals(frame[kept], boxes.round() if params.whole_pixels else boxes, scores[kept])
 
+    def sizes(self, images: Tensor) -> list[tuple[int, int]]:
+        """The sizes (h, w) at which to look at images [B, H, W, 3]."""
+        return list(pyramid(images.shape[1], images.shape[2], self.params.min_plate, self.params.factor))
+
+    def cells(self, row: Tensor, column: Tensor, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """The boxes [..., 4] in pixels of `images` of PNet's output cells at one size."""
+        across, down = images.shape[2] / size[1], images.shape[1] / size[0]
+        x, y = (STRIDE[1] * column + 1).to(torch.float32), (STRIDE[0] * row + 1).to(torch.float32)
+        cells = torch.stack([x * across, y * down, (x + CELL[1]) * across, (y + CELL[0]) * down], dim=-1)
+        if self.params.whole_pixels:  # and the last pixel is in the box
+            cells = cells.round_()
+            cells[..., 2:] += 1
+        return cells
+
     def _level(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One scale: frame, cells in pixels of the frame, scores, offsets."""
-        scores, offsets = self._run(_resized(images, size))
+        scores, offsets = self.run(images, size)
         frame, row, column = (scores > self.params.thresholds[0]).nonzero().unbind(1)
         score, offset = scores[frame, row, column], offsets[frame, :, row, column]
-        x, y = STRIDE[1] * column + 1, STRIDE[0] * row + 1
-        cells = torch.stack([x, y, x + CELL[1], y + CELL[0]], dim=1).to(torch.float32)
-        cells *= cells.new_tensor([images.shape[2] / size[1], images.shape[1] / size[0]]).repeat(2)
-        if self.params.whole_pixels:  # and the last pixel is in the box
-            cells = cells.round() + cells.new_tensor([0, 0, 1, 1])
+        cells = self.cells(row, column, images, size)
         kept = self._best(score, frame)
         kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
         return frame[kept], cells[kept], score[kept], offset[kept]
 
-    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """BGR bytes [B, h, w, 3] to scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
+    def run(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """PNet at one size: float32 scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
+        images = _resized(images, size)
         if images.device.type == "cpu":  # frame by frame and strip by strip: what is small stays in the cache
             rows = (images.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
             frames = []
@@ -121,16 +133,18 @@ class Proposer:
 
     def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
         kept = best_of_each(scores, frame, self.params.max_proposals)
-        if len(kept) < len(scores):
-            if self.told and not self.dropped:
-                warnings.warn(
-                    f"more than {self.params.max_proposals} proposals in a photo: the worst were dropped "
-                    f"(max_proposals, or a higher first threshold)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            self.dropped += len(scores) - len(kept)
+        self.drop(
+            len(scores) - len(kept),
+            f"more than {self.params.max_proposals} proposals in a photo: the worst were dropped "
+            f"(max_proposals, or a higher first threshold)",
+        )
         return kept
+
+    def drop(self, count: int, warning: str) -> None:
+        """Count candidates that were dropped; the first time that there are any, warn."""
+        if count and self.told and not self.dropped:
+            warnings.warn(warning, RuntimeWarning, stacklevel=3)
+        self.dropped += count
 
 
 class Judge:
@@ -144,7 +158,8 @@ class Judge:
     def __call__(self, images: Tensor, frame: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scores [N], regressed boxes [N, 4] and corners [N, 4, 2] (None without that head) of boxes in frames."""
         scores, moved, corners = [], [], []
-        for at, box in zip(frame.split(CROPS), boxes.split(CROPS), strict=True):
+        chunk = CUDA_CROPS if images.device.type == "cuda" else CROPS
+        for at, box in zip(frame.split(chunk), boxes.split(chunk), strict=True):
             crops = sample_boxes(images, at, box, ONET_SIZE, "linear")
             logits, offsets, points = self.net(crops.to(self.dtype, memory_format=torch.channels_last))
             logits = logits.float()
@@ -158,7 +173,10 @@ class Judge:
 class MtcnnDetector:
     """`mtcnn.detector`: plates in photos of one size, each photo on its own.
 
-    dropped: how many proposals went beyond `max_proposals` so far.
+    On a GPU in buffers of fixed size, as a CUDA graph; elsewhere by `decide`.
+
+    dropped: how many candidates so far went beyond `max_proposals` or, on a GPU, found no room in a buffer or were not
+    settled when the rounds of a suppression were over.
     """
 
     def __init__(self, params: DetectorParams, context: Context):
@@ -166,6 +184,7 @@ class MtcnnDetector:
         self.weights = pnet, onet = context.weights(params.pnet), context.weights(params.onet)
         self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype)
         self.judge = Judge(load_onet(onet), context.device, context.dtype)
+        self.fixed = Captured(FixedDetection(self.propose, self.judge, params))
 
     @property
     def dropped(self) -> int:
@@ -174,7 +193,23 @@ class MtcnnDetector:
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Detections:
         """Find plates: boxes inside the frame, by frame, then from the best down."""
+        nets = (self.propose.net, self.judge.net)
+        if frames.images.device.type == "cuda" and all(isinstance(net, nn.Module) for net in nets):
+            return self.find_fixed(frames)
         return decide(self.judge, frames, self.propose(frames.images), self.params)
+
+    def find_fixed(self, frames: Frames) -> Detections:
+        """The same in buffers of fixed size; the host waits for the device once."""
+        frame, boxes, scores, corners, told = self.fixed(frames.images)
+        assert frame is not None and boxes is not None and scores is not None and told is not None
+        plates, lost, unsettled = told.tolist()
+        self.propose.drop(
+            lost + unsettled,
+            f"{lost} candidates in a batch found no room and {unsettled} were not settled: plates may be missing "
+            f"(max_proposals makes room; a higher first threshold takes less)",
+        )
+        corners = None if corners is None else corners[:plates]
+        return Detections(frames, frame[:plates], boxes[:plates], scores[:plates], corners)
 
 
 def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorParams) -> Detections:

@@ -1,0 +1,76 @@
+"""A function of one tensor, replayed as a CUDA graph: its kernels are launched in one go, not one by one.
+
+Such a function computes on the device alone: it waits for nothing, its shapes do not depend on values, and it makes no
+tensor out of Python's numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Results = Sequence[Tensor | None]
+
+
+class Captured:
+    """Calls `function`; on a GPU, from the second time that a shape comes, replays it.
+
+    kept: of how many shapes, those used last, a graph is kept: each holds the memory of all that lies between.
+    What cannot be captured is called, and told in a warning.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Results], kept: int = 4):
+        self.function, self.kept = function, kept
+        self._graphs: OrderedDict[tuple[object, ...], _Graph | None] = OrderedDict()  # None: came once
+        self._able = True
+
+    @torch.inference_mode()
+    def __call__(self, given: Tensor) -> Results:
+        """What the function gives for a tensor; the results are the caller's own."""
+        if given.device.type != "cuda" or not self._able:
+            return self.function(given)
+        key = (given.device, given.dtype, given.shape)
+        if key in self._graphs:
+            graph = self._graphs[key] or self._captured(given)
+        else:  # photos of many sizes come once each: not worth a graph
+            graph = None
+        self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        if len(self._graphs) > self.kept:
+            self._graphs.popitem(last=False)
+        return self.function(given) if graph is None else graph(given)
+
+    def _captured(self, given: Tensor) -> _Graph | None:
+        try:
+            return _Graph(self.function, given)
+        except RuntimeError as error:
+            self._able = False
+            warnings.warn(f"runs without a CUDA graph, which is slower: {error}", RuntimeWarning, stacklevel=3)
+            return None
+
+
+class _Graph:
+    """One shape: a tensor of its own that is copied into, the graph, and the tensors that it writes."""
+
+    def __init__(self, function: Callable[[Tensor], Results], example: Tensor):
+        with torch.cuda.device(example.device):
+            self.given = example.clone()
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # libraries set themselves up in a first call, which cannot be captured
+                function(self.given)
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            # other threads decode and copy meanwhile: only this one's calls are held to what can be captured
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self.results = function(self.given)
+
+    def __call__(self, given: Tensor) -> Results:
+        with torch.cuda.device(given.device):
+            self.given.copy_(given)
+            self.graph.replay()
+            return tuple(None if result is None else result.clone() for result in self.results)

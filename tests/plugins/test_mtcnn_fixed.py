@@ -1,0 +1,316 @@
+"""Detection in buffers of fixed size against detection as it is on a CPU, and against plain loops."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lprf import weights
+from lprf.captured import Captured
+from lprf.context import Context
+from lprf.data import Detections, Frames, Origin
+from lprf_mtcnn.detector import Judge, MtcnnDetector, Proposer
+from lprf_mtcnn.fixed import Buffers, FixedDetection, best, suppressed
+from lprf_mtcnn.nets import ONet, PNet
+from lprf_mtcnn.params import DetectorParams
+
+SAMPLES = Path(__file__).resolve().parents[2] / "recipes" / "samples" / "photos"
+
+
+def _detector(buffers: Buffers | None = None, **params: Any) -> MtcnnDetector:
+    """With the weights that ship."""
+    context = Context(torch.device("cpu"), torch.float32, weights.find_and_load)
+    detector = MtcnnDetector(DetectorParams(**params), context)
+    if buffers is not None:
+        detector.fixed = Captured(FixedDetection(detector.propose, detector.judge, detector.params, buffers))
+    return detector
+
+
+def _frames(*images: np.ndarray) -> Frames:
+    return Frames(torch.from_numpy(np.stack(images)), [Origin(str(row)) for row in range(len(images))])
+
+
+def _read(path: Path) -> np.ndarray:
+    return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+
+
+def _noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def _same(ours: Detections, theirs: Detections) -> None:
+    """Row for row. ONet sees its crops in other company, which may move what it says by a rounding."""
+    assert ours.frame.tolist() == theirs.frame.tolist()
+    torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-5)
+    assert (ours.corners is None) == (theirs.corners is None)
+    if ours.corners is not None and theirs.corners is not None:
+        torch.testing.assert_close(ours.corners, theirs.corners, rtol=0, atol=1e-3)
+
+
+@contextlib.contextmanager
+def _no_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"whole_pixels": True, "nms_onet": "union"}, {"refine": 0, "thresholds": (0.1, 0.2)}, {"refine": 3}],
+    ids=str,
+)
+def test_the_samples_have_the_same_plates(params: dict[str, Any]) -> None:
+    detector = _detector(**params)
+    by_size: dict[Any, list[np.ndarray]] = {}
+    for path in sorted(SAMPLES.glob("*.jpg")):
+        image = _read(path)
+        by_size.setdefault(image.shape, []).append(image)
+    found = 0
+    for images in by_size.values():
+        frames = _frames(*images)
+        with _no_warning():
+            ours, theirs = detector.find_fixed(frames), detector(frames)
+        assert ours.frames is frames
+        _same(ours, theirs)
+        found += len(ours)
+    assert found >= 5
+    assert detector.dropped == 0
+
+
+def test_real_photos_have_the_same_plates(shared_data: Path) -> None:
+    detector = _detector()
+    street = sorted((shared_data / "street" / "dev").glob("*.jpg"))[:4]
+    batches = [_frames(_read(path)) for path in street]
+    ccpd = [_read(path) for path in sorted((shared_data / "ccpd" / "dev").rglob("*.jpg"))[:6]]
+    batches += [_frames(*ccpd[:3]), _frames(*ccpd[3:])]
+    found = 0
+    for frames in batches:
+        with _no_warning():
+            ours = detector.find_fixed(frames)
+        _same(ours, detector(frames))
+        found += len(ours)
+    assert found >= 8
+
+
+def test_a_photo_does_not_depend_on_its_batch() -> None:
+    detector = _detector()
+    photo = _read(SAMPLES / "scene-1.jpg")
+    empty = np.full_like(photo, 90)
+    alone = detector.find_fixed(_frames(photo))
+    assert len(alone) >= 1
+    batch = detector.find_fixed(_frames(empty, photo, empty, photo))
+    assert batch.frame.tolist() == [1] * len(alone) + [3] * len(alone)
+    torch.testing.assert_close(batch.boxes, alone.boxes.repeat(2, 1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (9, 60), (30, 20), (1, 1), (15, 59)], ids=str)
+def test_photos_without_a_plate(shape: tuple[int, int]) -> None:
+    """Those that are smaller than PNet's window, too."""
+    detector = _detector()
+    frames = _frames(np.full((*shape, 3), 90, np.uint8), np.zeros((*shape, 3), np.uint8))
+    ours = detector.find_fixed(frames)
+    assert len(ours) == 0
+    _same(ours, detector(frames))
+
+
+@pytest.mark.parametrize(
+    "short", [{"level": 3}, {"merged": 3}, {"crops": 2}, {"plates": 1}, {"rounds": 1}], ids=lambda short: str(*short)
+)
+def test_what_finds_no_room_is_counted_and_told(short: dict[str, int]) -> None:
+    detector = _detector(Buffers(**short), thresholds=(0.3, 0.05), nms=(0.5, 0.7, 1.0), nms_onet="union", refine=0)
+    frames = _frames(_read(SAMPLES / "scene-1.jpg"))
+    with pytest.warns(RuntimeWarning, match=r"candidates in a batch found no room|were not settled") as told:
+        detector.find_fixed(frames)
+    assert len(told) == 1
+    once = detector.dropped
+    assert once > 0
+    with _no_warning():  # one warning a detector
+        detector.find_fixed(frames)
+    assert detector.dropped == 2 * once
+
+
+def test_as_many_are_dropped_as_find_no_room() -> None:
+    """Nothing overlaps too much where the thresholds are 1, so that the numbers are known."""
+    free: dict[str, Any] = {"thresholds": (0.3, 0.0), "nms": (1, 1, 1), "refine": 0}
+    frames = _frames(_read(SAMPLES / "scene-1.jpg"))
+    count = len(_detector(**free).propose(frames.images).frame)
+    assert 20 < count < Buffers().level
+    some = _detector(Buffers(crops=7), **free)
+    with pytest.warns(RuntimeWarning, match=f"^{count - 7} candidates in a batch found no room and 0 were"):
+        some.find_fixed(frames)
+    assert some.dropped == count - 7
+
+
+def test_the_best_find_room() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.9, 0.7, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2, 1.0]])
+    valid = torch.tensor([[1, 1, 1, 1, 0, 1], [1, 0, 1, 1, 1, 0]], dtype=torch.bool)
+    index, there = best(scores, valid, 3)
+    assert index.tolist() == [[1, 3, 2], [0, 2, 3]]
+    assert there.all()
+    index, there = best(scores, valid, 8)
+    assert there.sum(1).tolist() == [5, 4]
+    assert index[0, :5].tolist() == [1, 3, 2, 0, 5]
+    assert index[1, :4].tolist() == [0, 2, 3, 4]
+    assert index.max() < 6
+
+
+def _slow_nms(boxes: np.ndarray, valid: np.ndarray, threshold: float, mode: str) -> list[bool]:
+    """Boxes from the best down, one by one."""
+    stay: list[int] = []
+    for row in np.flatnonzero(valid):
+        alike = False
+        for other in stay:
+            low, high = np.maximum(boxes[row, :2], boxes[other, :2]), np.minimum(boxes[row, 2:], boxes[other, 2:])
+            common = np.prod(np.maximum(high - low, 0))
+            of_row, of_other = (np.prod(boxes[one, 2:] - boxes[one, :2]) for one in (row, other))
+            alike |= bool(common / (min(of_row, of_other) if mode == "min" else of_row + of_other - common) > threshold)
+        if not alike:
+            stay.append(int(row))
+    return [row in stay for row in range(len(boxes))]
+
+
+@pytest.mark.parametrize("mode", ["union", "min"])
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_suppression_is_the_greedy_one(mode: Any, threshold: float) -> None:
+    """Whole pixels, so that the overlaps are exact and many scores and boxes equal one another."""
+    rng = np.random.default_rng(3)
+    low = rng.integers(0, 30, (5, 80, 2))
+    boxes = np.concatenate([low, low + rng.integers(4, 30, (5, 80, 2))], axis=2).astype(np.float32)
+    scores = (rng.integers(0, 10, (5, 80)) / 10).astype(np.float32)
+    valid = rng.random((5, 80)) < 0.8
+    index, there = best(torch.from_numpy(scores), torch.from_numpy(valid), 80)
+    ordered = torch.from_numpy(boxes).gather(1, index.unsqueeze(2).expand(-1, -1, 4))
+    stays, unsettled = suppressed(ordered, there, threshold, mode, rounds=40)
+    assert unsettled == 0
+    for group in range(5):
+        rows = sorted(np.flatnonzero(valid[group]), key=lambda row: (-scores[group, row], row))
+        slow = _slow_nms(boxes[group][rows], np.ones(len(rows), bool), threshold, mode)
+        assert stays[group].tolist() == slow + [False] * (80 - len(rows))
+
+
+def test_suppression_that_is_not_settled_says_so() -> None:
+    """Each box overlaps only the next: every round settles one more."""
+    left = torch.arange(0.0, 60, 4)
+    chain = torch.stack([left, left * 0, left + 10, left * 0 + 10], dim=1)[None]
+    valid = torch.ones(1, 15, dtype=torch.bool)
+    for rounds in range(1, 20):
+        stays, unsettled = suppressed(chain, valid, 0.4, "union", rounds)
+        right = stays[0].tolist() == [row % 2 == 0 for row in range(15)]
+        assert right or unsettled > 0
+        if rounds >= 15:
+            assert right
+            assert unsettled == 0
+
+
+class _NothingFromTheHost(TorchFunctionMode):
+    """Refuses to make a tensor out of Python's numbers: on a GPU that is a copy, which no capture allows."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor), func
+        if func in (torch.where, Tensor.where):
+            assert all(isinstance(value, Tensor) for value in args), "a number in where"
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(part, (list, np.ndarray)) for part in index), "a list as index"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("shape", [(3, 180, 320, 3), (1, 9, 20, 3)], ids=["photos", "tiny"])
+def test_no_shape_depends_on_what_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Run on tensors without values, which are not on a CPU: whatever asks for a value fails."""
+    params, nowhere = DetectorParams(whole_pixels=True), torch.device("meta")
+    propose, judge = Proposer(PNet(), params, nowhere, dtype), Judge(ONet(corners=True), nowhere, dtype)
+    images = torch.empty(shape, dtype=torch.uint8, device=nowhere)
+    with _NothingFromTheHost():
+        frame, boxes, scores, corners, told = FixedDetection(propose, judge, params)(images)
+    room = shape[0] * Buffers().plates
+    assert frame.shape == scores.shape == (room,)
+    assert boxes.shape == (room, 4)
+    assert corners is not None
+    assert corners.shape == (room, 4, 2)
+    assert told.shape == (3,)
+    assert {tensor.device for tensor in (frame, boxes, scores, corners, told)} == {nowhere}
+    assert {boxes.dtype, scores.dtype, corners.dtype} == {torch.float32}
+
+
+def test_what_asks_for_values_is_found_out() -> None:
+    """Else the test before this one would say nothing."""
+    nowhere = torch.device("meta")
+    params = DetectorParams()
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        Proposer(PNet(), params, nowhere)(torch.empty(1, 180, 320, 3, dtype=torch.uint8, device=nowhere))
+    boxes = torch.empty(2, 4, device=nowhere)
+    for wrong in (
+        lambda: boxes.new_tensor([1, 2]),
+        lambda: torch.tensor(1.0, device=nowhere),
+        lambda: boxes[:, [0, 2]],
+        lambda: torch.where(boxes > 0, boxes, 0.0),
+    ):
+        with _NothingFromTheHost(), pytest.raises(AssertionError):
+            wrong()
+
+
+def test_captured_calls_the_function_on_a_cpu() -> None:
+    calls: list[Tensor] = []
+
+    def double(given: Tensor) -> tuple[Tensor, None]:
+        calls.append(given)
+        return given * 2, None
+
+    captured = Captured(double)
+    given = torch.arange(3)
+    for _ in range(3):
+        twice, nothing = captured(given)
+        assert twice is not None
+        assert twice.tolist() == [0, 2, 4]
+        assert nothing is None
+    assert [call is given for call in calls] == [True] * 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_captured_replays_on_a_gpu() -> None:
+    calls: list[int] = []
+
+    def double(given: Tensor) -> tuple[Tensor, None]:
+        calls.append(len(given))
+        return given * 2, None
+
+    captured = Captured(double, kept=2)
+    for turn in range(5):
+        for size in (3, 4):
+            given = torch.full((size,), turn, device="cuda")
+            twice, _ = captured(given)
+            again, _ = captured(given + 1)
+            assert twice is not None and again is not None
+            assert twice.tolist() == [2 * turn] * size, "a result is the caller's own"
+            assert again.tolist() == [2 * turn + 2] * size
+    assert calls == [3] * 3 + [4] * 3, "called, warmed up, captured"
+    for size in (5, 6, 7):
+        captured(torch.zeros(size, device="cuda"))
+    assert len(captured._graphs) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_finds_what_its_uncaptured_detection_finds() -> None:
+    context = Context(torch.device("cuda"), torch.float32, weights.find_and_load)
+    detector = MtcnnDetector(DetectorParams(), context)
+    photo = torch.from_numpy(_read(SAMPLES / "scene-1.jpg"))[None].cuda()
+    frames = Frames(photo, [Origin("photo")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, second, third = detector(frames), detector(frames), detector(frames)
+    assert len(first) >= 1
+    for found in (second, third):
+        _same(found, first)
