@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -181,6 +181,20 @@ class Result:
         return self.batch.readings(ref, self.row) if self.batch is not None else []
 
 
+@dataclass(frozen=True)
+class _Upload:
+    """A batch that is put together. On a GPU, its frames are there once `copied` has come to pass.
+
+    host: the source's values by port. seconds: that this took the host. pinned: the frames, where copies are quick.
+    """
+
+    host: Mapping[str, Any]
+    seconds: float
+    pinned: Frames | None = None
+    frames: Frames | None = None
+    copied: torch.cuda.Event | None = None
+
+
 # ------------------------------------------------------------------------------------------------------- the graph
 
 
@@ -213,6 +227,8 @@ class Graph:
         self.sinks = sinks
         self.backend = backend
         self.measure = False
+        self.early = device.type == "cuda"  # a batch is copied to a GPU while the one before it is computed
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.summary = Summary()
         self.turn = threading.Lock()
 
@@ -316,16 +332,18 @@ class Graph:
         order = _Order(source.live)
         free = time.perf_counter()
         try:
-            for entries in batches(feed.take, source.shape, size, eager):
+            groups = batches(feed.take, source.shape, size, eager)
+            early = self.early and not (source.live or eager or self.measure)
+            for entries, upload in self._uploaded(source, groups) if early else ((entries, None) for entries in groups):
                 ready = time.perf_counter()
                 if entries[0].image is None:
                     results = [Result(entries[0].origin, None, reason=entries[0].reason)]
                 else:
-                    results = self._attempt(source, entries, keep, ready - free, on_batch)
+                    results = self._attempt(source, entries, keep, ready - free, on_batch, upload)
                 done.update(zip([entry.index for entry in entries], results, strict=True))
                 # nothing of a batch may stay here while the next is decoded and computed: it is all a run's memory
                 entries.clear()
-                del results
+                del results, upload
                 group = order.ready(done)
                 summary.add(group)
                 summary.dropped = feed.dropped
@@ -370,10 +388,11 @@ class Graph:
         keep: set[Ref],
         waited: float,
         on_batch: Callable[[BatchInfo], None] | None,
+        upload: _Upload | None = None,
     ) -> list[Result]:
         """Run a batch; where a component raises, run it frame by frame, so that a bad frame fails alone."""
         try:
-            batch, info = self._call(source, entries, keep, waited)
+            batch, info = self._call(source, entries, keep, waited, upload)
         except _NodeError as error:
             if len(entries) > 1:
                 if self.device.type == "cuda":
@@ -386,17 +405,20 @@ class Graph:
         return [Result(entry.origin, batch, row, entry.reason) for row, entry in enumerate(entries)]
 
     @torch.inference_mode()
-    def _call(self, source: Source, entries: list[Decoded], keep: set[Ref], waited: float) -> tuple[Batch, BatchInfo]:
-        began = time.perf_counter()
+    def _call(
+        self, source: Source, entries: list[Decoded], keep: set[Ref], waited: float, upload: _Upload | None
+    ) -> tuple[Batch, BatchInfo]:
+        began = time.perf_counter() - (0.0 if upload is None else upload.seconds)
         origins = [entry.origin for entry in entries]
-        try:
-            host = source.batch(origins, [entry.image for entry in entries if entry.image is not None])
-        except Exception as error:
-            raise _NodeError(_named(self.source_node, error)) from error
+        if upload is None:
+            try:
+                upload = self._upload(source, entries)
+            except Exception as error:
+                raise _NodeError(_named(self.source_node, error)) from error
         memo: dict[int, Any] = {}
         values: dict[Ref, Any] = {}
         start = time.perf_counter()
-        for port, value in self._upload(host, memo).items():
+        for port, value in self._arrived(upload, memo).items():
             values[Ref(self.source_node.name, port)] = value
         if self.measure:
             self._synchronize()
@@ -434,18 +456,54 @@ class Graph:
             torch.cuda.current_stream(self.device).synchronize()
         return time.perf_counter() - start
 
-    def _upload(self, host: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
-        """The source's values on the device; `memo` learns which host value each stands for."""
-        if self.device.type == "cpu":
-            return dict(host)
+    def _uploaded(
+        self, source: Source, groups: Iterator[list[Decoded]]
+    ) -> Iterator[tuple[list[Decoded], _Upload | None]]:
+        """Groups, each given out when the one after it is on its way to the device."""
+        ahead: list[tuple[list[Decoded], _Upload | None]] = []
+        try:
+            for entries in groups:
+                upload = None
+                if entries[0].image is not None:
+                    with contextlib.suppress(Exception):  # what goes wrong does so again when its turn comes
+                        upload = self._upload(source, entries)
+                ahead.append((entries, upload))
+                del entries, upload
+                if len(ahead) > 1:
+                    yield ahead.pop(0)
+        except Exception:
+            yield from ahead
+            raise
+        yield from ahead
+
+    def _upload(self, source: Source, entries: list[Decoded]) -> _Upload:
+        """Put a batch together; on a GPU, begin to copy its frames there, on a stream of their own."""
+        began = time.perf_counter()
+        host = source.batch(
+            [entry.origin for entry in entries], [entry.image for entry in entries if entry.image is not None]
+        )
+        if self.copies is None:
+            return _Upload(host, time.perf_counter() - began)
         frames = host["frames"]
-        pinned = Frames(frames.images.pin_memory(), frames.sources)
-        uploaded = pinned.to(self.device)
-        memo[id(uploaded)] = pinned
-        values: dict[str, Any] = {}
-        for port, value in host.items():
-            values[port] = uploaded if value is frames else begin_copy(value, self.device, lambda _: uploaded)
-        return values
+        with torch.cuda.stream(self.copies):
+            pinned = replace(frames, images=frames.images.pin_memory())
+            there, copied = pinned.to(self.device), self.copies.record_event()
+        return _Upload(host, time.perf_counter() - began, pinned, there, copied)
+
+    def _arrived(self, upload: _Upload, memo: dict[int, Any]) -> dict[str, Any]:
+        """The source's values on the device; `memo` learns which host value each stands for."""
+        frames = upload.frames
+        if frames is None or upload.copied is None:
+            return dict(upload.host)
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(upload.copied)
+        frames.images.record_stream(stream)  # its memory is not another batch's before this stream is done with it
+        memo[id(frames)] = upload.pinned
+        own = upload.host["frames"]
+        return {
+            port: frames if value is own else begin_copy(value, self.device, lambda _: frames)
+            for port, value in upload.host.items()
+        }
 
     def _write_all(self, group: list[Result]) -> None:
         """Write results, and let go of them."""

@@ -46,6 +46,18 @@ def seen() -> Iterator[Any]:
     assert not left
 
 
+@pytest.fixture(params=[False, True], ids=["in-turn", "a-batch-ahead"])
+def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each batch put together when its turn comes, and, as for a GPU, before."""
+    init = Graph.__init__
+
+    def changed(self: Graph, *args: Any) -> None:
+        init(self, *args)
+        self.early = request.param
+
+    monkeypatch.setattr(Graph, "__init__", changed)
+
+
 def graph(folder: Path, **changes: Any) -> Graph:
     """RECIPE, built; `sink__seconds=1` overrides sink.seconds."""
     (folder / "echoes.yaml").write_text(RECIPE)
@@ -62,6 +74,7 @@ def sizes(count: int, seed: int = 0) -> list[tuple[int, int]]:
     return [draw.choices([(8, 8), (8, 16), (16, 8)], [10, 5, 1])[0] for _ in range(count)]
 
 
+@pytest.mark.usefixtures("ahead")
 @pytest.mark.parametrize("workers", [0, 1, 5])
 def test_the_order_of_the_input_is_kept(seen: Any, tmp_path: Path, workers: int) -> None:
     def slow(number: int, size: tuple[int, int]) -> Item:
@@ -207,6 +220,7 @@ def test_a_slow_sink_slows_the_decoders(seen: Any, tmp_path: Path) -> None:
     assert max(ahead) <= 4 + 4 + 3
 
 
+@pytest.mark.usefixtures("ahead")
 def test_a_broken_item_is_named_and_nothing_else_is_lost(seen: Any, tmp_path: Path) -> None:
     def broken(number: int, error: Exception) -> Item:
         def load() -> np.ndarray:
@@ -240,6 +254,7 @@ def test_a_broken_item_is_named_and_nothing_else_is_lost(seen: Any, tmp_path: Pa
     assert (summary.frames, summary.failed) == (27, 4)
 
 
+@pytest.mark.usefixtures("ahead")
 def test_a_component_that_raises_fails_its_frame_alone(seen: Any, tmp_path: Path) -> None:
     seen.items = lambda: (item(i) for i in range(20))
     summary = graph(tmp_path, runtime__batch=8, detect__raise_at=11).run()
@@ -256,6 +271,7 @@ def test_what_a_sink_raises_comes_once_with_its_node(seen: Any, tmp_path: Path) 
     assert seen.closed == 1
 
 
+@pytest.mark.usefixtures("ahead")
 def test_what_a_source_raises_comes_once_with_its_node_after_what_came_before(seen: Any, tmp_path: Path) -> None:
     def items() -> Iterator[Item]:
         yield from (item(i) for i in range(9))
@@ -268,6 +284,7 @@ def test_what_a_source_raises_comes_once_with_its_node_after_what_came_before(se
     assert seen.closed == 1
 
 
+@pytest.mark.usefixtures("ahead")
 def test_results_closed_early_end_the_threads(seen: Any, tmp_path: Path) -> None:
     seen.items = lambda: (item(i) for i in itertools.count())
     results = graph(tmp_path, runtime__workers=4).results()
@@ -278,6 +295,7 @@ def test_results_closed_early_end_the_threads(seen: Any, tmp_path: Path) -> None
     assert seen.stopped.is_set()
 
 
+@pytest.mark.usefixtures("ahead")
 def test_no_batch_that_is_done_is_held(seen: Any, tmp_path: Path) -> None:
     alive: list[int] = []
     seen.items = lambda: (item(i, *size) for i, size in enumerate(sizes(300, 3)))
@@ -287,6 +305,7 @@ def test_no_batch_that_is_done_is_held(seen: Any, tmp_path: Path) -> None:
     assert max(alive) <= PATIENCE * 4 + 2  # those that wait for the order, the one in work and the one before
 
 
+@pytest.mark.usefixtures("ahead")
 def test_a_batch_is_let_go_before_the_next_is_computed(seen: Any, tmp_path: Path) -> None:
     alive: list[int] = []
     seen.items = lambda: (item(i) for i in range(40))
