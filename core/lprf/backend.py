@@ -115,9 +115,8 @@ def _key(network: Network) -> str:
         told.update(name.encode())
         told.update(tensor.contiguous().numpy(force=True).tobytes())
     layers = {type(layer) for layer in network.module.modules()}
-    own = [
-        layer for layer in layers if not layer.__module__.startswith("torch.")
-    ]  # torch's: its version stands for them
-    for path in sorted({inspect.getfile(layer) for layer in own}):
+    # for torch's own layers its version stands
+    files = {inspect.getfile(layer) for layer in layers if not layer.__module__.startswith("torch.")}
+    for path in sorted(files):
         told.update(Path(path).read_bytes())
     return told.hexdigest()

@@ -93,7 +93,7 @@ class OpenVinoModel:
 
     def __init__(self, path: str | Path, dtype: torch.dtype = torch.float32, who: str = "this"):
         self.openvino = need("openvino", who, "openvino")
-        self.path, self.who = Path(path), who
+        self.path = Path(path)
         self.settings = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
