@@ -292,6 +292,6 @@ def print_table(console: Console, table: Table) -> None:
         shown.add_row(*map(Text, row))
     console.print(shown)
     if len(rows) < len(table.rows):
-        console.print(f"… {len(table.rows) - len(rows)} more in the report")
+        console.print(f"… {len(table.rows) - len(rows)} more")
     if table.note:
         console.print(table.note, markup=False)
