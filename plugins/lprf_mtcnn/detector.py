@@ -76,6 +76,7 @@ class Proposer:
     def __call__(self, images: Tensor) -> Proposals:
         """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
         params = self.params
+        images = _pixels(images)
         levels = [self._level(images, size) for size in self.sizes(images)]
         if not levels:
             none = images.new_zeros(0)
@@ -90,9 +91,14 @@ class Proposer:
         """The sizes (h, w) at which to look at images [B, H, W, 3]."""
         return list(pyramid(images.shape[1], images.shape[2], self.params.min_plate, self.params.factor))
 
-    def cells(self, row: Tensor, column: Tensor, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """The boxes [..., 4] in pixels of `images` of PNet's output cells at one size."""
-        across, down = images.shape[2] / size[1], images.shape[1] / size[0]
+    def maps(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What `run` gives for uint8 BGR [B, H, W, 3] at each of `sizes`."""
+        pixels = _pixels(images)
+        return [self.run(pixels, size) for size in self.sizes(images)]
+
+    def cells(self, row: Tensor, column: Tensor, across: Tensor | float, down: Tensor | float) -> Tensor:
+        """The boxes [..., 4] in pixels of the frame of PNet's output cells, where one of its pixels is across x down
+        pixels of the frame."""
         x, y = (STRIDE[1] * column + 1).to(torch.float32), (STRIDE[0] * row + 1).to(torch.float32)
         cells = torch.stack([x * across, y * down, (x + CELL[1]) * across, (y + CELL[0]) * down], dim=-1)
         if self.params.whole_pixels:  # and the last pixel is in the box
@@ -105,14 +111,14 @@ class Proposer:
         scores, offsets = self.run(images, size)
         frame, row, column = (scores > self.params.thresholds[0]).nonzero().unbind(1)
         score, offset = scores[frame, row, column], offsets[frame, :, row, column]
-        cells = self.cells(row, column, images, size)
+        cells = self.cells(row, column, images.shape[2] / size[1], images.shape[1] / size[0])
         kept = self._best(score, frame)
         kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
         return frame[kept], cells[kept], score[kept], offset[kept]
 
-    def run(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def run(self, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """PNet at one size: float32 scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
-        images = _resized(images, size)
+        images = _resized(pixels, size)
         if images.device.type == "cpu":  # frame by frame and strip by strip: what is small stays in the cache
             rows = (images.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
             frames = []
@@ -231,16 +237,20 @@ def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorP
     return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bytes [B, H, W, 3] at another size, bilinear, as OpenCV does it."""
-    if tuple(images.shape[1:3]) == size:
-        return images
-    if images.device.type == "cpu":
-        resized = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
-        return torch.stack([torch.from_numpy(image) for image in resized])
-    floats = images.permute(0, 3, 1, 2).float()
-    floats = F.interpolate(floats, size, mode="bilinear", align_corners=False, antialias=False)
-    return floats.round_().to(torch.uint8).permute(0, 2, 3, 1)
+def _pixels(images: Tensor) -> Tensor:
+    """Bytes as they are resized: on a GPU as floats, made once for all sizes."""
+    return images if images.device.type == "cpu" else images.float()
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels [B, H, W, 3] at another size, bilinear, as OpenCV does it: whole numbers 0 to 255."""
+    if tuple(pixels.shape[1:3]) == size:
+        return pixels
+    if pixels.device.type == "cpu":
+        smaller = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR) for image in pixels]
+        return torch.stack([torch.from_numpy(image) for image in smaller])
+    resized = F.interpolate(pixels.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False, antialias=False)
+    return resized.round_().permute(0, 2, 3, 1)
 
 
 def _for_bgr_bytes(net: Net) -> Net:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lprf.boxes import Overlap, overlaps
+from lprf.boxes import overlaps
 from lprf_mtcnn.boxes import decode
 from lprf_mtcnn.params import DetectorParams
 
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 class Buffers:
     """How many candidates a photo has room for; the best are kept.
 
-    level: on one scale. merged: those that are left on all scales. crops: what ONet looks at. plates: after its first
-    pass. rounds: of every suppression, the last to see that nothing changes any more.
-    On 90 photos of the development sets the most were 200, 199, 199, 4 and 9.
+    candidates: PNet's, on all scales. crops: those that ONet looks at. plates: after its first pass.
+    rounds: of every suppression, the last to see that nothing changes any more.
+    On 90 photos of the development sets the most were 547, 199, 4 and 9.
     """
 
-    level: int = 256
-    merged: int = 512
+    candidates: int = 1000
     crops: int = 256
     plates: int = 32
     rounds: int = 12
@@ -40,8 +39,8 @@ class Buffers:
     @classmethod
     def of(cls, params: DetectorParams) -> Buffers:
         """Room that grows with `max_proposals`."""
-        some = min(params.max_proposals, max(cls.crops, params.max_proposals // 2))
-        return cls(level=some, merged=max(some, params.max_proposals), crops=some)
+        most = params.max_proposals
+        return cls(candidates=2 * most, crops=min(most, max(cls.crops, most // 2)))
 
 
 @dataclass
@@ -58,6 +57,7 @@ class FixedDetection:
     def __init__(self, propose: Proposer, judge: Judge, params: DetectorParams, buffers: Buffers | None = None):
         self.propose, self.judge, self.params = propose, judge, params
         self.buffers = Buffers.of(params) if buffers is None else buffers
+        self._scales: dict[tuple[object, ...], tuple[Tensor, ...]] = {}  # small, and kept: a graph reads them
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
@@ -82,32 +82,37 @@ class FixedDetection:
     def _proposals(self, images: Tensor, missed: _Missed) -> tuple[Tensor, Tensor, Tensor]:
         """What PNet proposes: boxes [B, crops, 4], scores [B, crops] from the best down, and which rows hold one."""
         room, params = self.buffers, self.params
-        levels = [self._level(images, size, missed) for size in self.propose.sizes(images)]
-        if not levels:
+        maps = self.propose.maps(images)
+        if not maps:
             boxes = images.new_zeros((len(images), room.crops, 4), dtype=torch.float32)
             return boxes, boxes[..., 0], torch.zeros_like(boxes[..., 0], dtype=torch.bool)
-        cells, scores, offsets, valid = (torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*levels, strict=True))
-        valid = self._suppressed(cells, valid, params.nms[0], "union", missed)
-        cells, scores, offsets, valid = (
-            part.unflatten(0, (len(images), len(levels))).flatten(1, 2) for part in (cells, scores, offsets, valid)
-        )
-        index, valid = self._best(scores, valid, room.merged, missed)
-        cells, scores, offsets = take(index, cells, scores, offsets)
-        valid = self._suppressed(cells, valid, params.nms[1], "union", missed)
+        scores = torch.cat([part.flatten(1) for part, _ in maps], dim=1)
+        offsets = torch.cat([part.flatten(2) for _, part in maps], dim=2).transpose(1, 2)
+        index, valid = self._best(scores, scores > params.thresholds[0], room.candidates, missed)
+        scores, offsets = take(index, scores, offsets)
+        level, cells = self._cells(index, images, [part for part, _ in maps])
+        alike = overlaps(cells, cells)
+        within = level.unsqueeze(1) == level.unsqueeze(2)
+        valid = self._suppressed((alike > params.nms[0]) & within, valid, missed)
+        valid = self._suppressed(alike > params.nms[1], valid, missed)
         index, valid = self._best(scores, valid, room.crops, missed)
         cells, scores, offsets = take(index, cells, scores, offsets)
         boxes = decode(cells.flatten(0, 1), offsets.flatten(0, 1)).view_as(cells)
         return boxes.round() if params.whole_pixels else boxes, scores, valid
 
-    def _level(self, images: Tensor, size: tuple[int, int], missed: _Missed) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One scale: cells [B, level, 4], scores, offsets, and which rows hold one; from the best down."""
-        scores, offsets = self.propose.run(images, size)
-        columns = scores.shape[2]
-        scores, offsets = scores.flatten(1), offsets.flatten(2).transpose(1, 2)
-        index, valid = self._best(scores, scores > self.params.thresholds[0], self.buffers.level, missed)
-        cells = self.propose.cells(index // columns, index % columns, images, size)
-        scores, offsets = take(index, scores, offsets)
-        return cells, scores, offsets, valid
+    def _cells(self, index: Tensor, images: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of places in the flattened maps [B, rows, columns], one after another: the map, and the cell's box."""
+        key = (images.device, images.shape[1:3])
+        if key not in self._scales:
+            shapes = zip(self.propose.sizes(images), (part.shape[1:] for part in maps), strict=True)
+            rows = [(h * w, w, images.shape[2] / size[1], images.shape[1] / size[0]) for size, (h, w) in shapes]
+            counts, columns, across, down = (torch.tensor(column) for column in zip(*rows, strict=True))
+            table = (counts.cumsum(0) - counts, columns, across, down)
+            self._scales[key] = tuple(column.to(images.device) for column in table)
+        first, columns, across, down = self._scales[key]
+        level = torch.bucketize(index, first, right=True) - 1
+        at, width = index - first[level], columns[level]
+        return level, self.propose.cells(at // width, at % width, across[level], down[level])
 
     def _judged(
         self, images: Tensor, boxes: Tensor, valid: Tensor, missed: _Missed
@@ -121,7 +126,7 @@ class FixedDetection:
         boxes = boxes.round() if params.whole_pixels else boxes
         index, valid = self._best(scores, valid & (scores > params.thresholds[1]), valid.shape[1], missed)
         boxes, scores, corners = take(index, boxes, scores, corners)
-        valid = self._suppressed(boxes, valid, params.nms[2], params.nms_onet, missed)
+        valid = self._suppressed(overlaps(boxes, boxes, params.nms_onet) > params.nms[2], valid, missed)
         index, valid = self._best(scores, valid, self.buffers.plates, missed)
         boxes, scores, corners = take(index, boxes, scores, corners)
         return boxes, scores, corners, valid
@@ -131,8 +136,8 @@ class FixedDetection:
         missed.lost = missed.lost + valid.sum() - there.sum()
         return index, there
 
-    def _suppressed(self, boxes: Tensor, valid: Tensor, threshold: float, mode: Overlap, missed: _Missed) -> Tensor:
-        stays, unsettled = suppressed(boxes, valid, threshold, mode, self.buffers.rounds)
+    def _suppressed(self, alike: Tensor, valid: Tensor, missed: _Missed) -> Tensor:
+        stays, unsettled = suppressed(alike, valid, self.buffers.rounds)
         missed.unsettled = missed.unsettled + unsettled
         return stays
 
@@ -151,16 +156,16 @@ def best(scores: Tensor, valid: Tensor, room: int) -> tuple[Tensor, Tensor]:
     return index.clamp(max=count - 1), keys >= 0
 
 
-def suppressed(boxes: Tensor, valid: Tensor, threshold: float, mode: Overlap, rounds: int) -> tuple[Tensor, Tensor]:
-    """Greedy non-maximum suppression of boxes [G, N, 4], from the best down, within each group, as `lprf.boxes.nms`.
+def suppressed(alike: Tensor, valid: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """Greedy non-maximum suppression of rows from the best down, within each group, as `lprf.boxes.nms`.
 
-    Returns which of the valid rows stay, bool [G, N], and how many rows were still to be settled, int64 []: where it
-    is 0 the result is exact.
+    alike: bool [G, N, N], which pairs overlap too much. valid: bool [G, N]. Returns which of the valid rows stay, bool
+    [G, N], and how many rows were still to be settled, int64 []: where it is 0 the result is exact.
     """
-    beats = torch.triu(overlaps(boxes, boxes, mode) > threshold, diagonal=1)
+    beats = torch.triu(alike, diagonal=1)
     before = stays = valid
     for _ in range(rounds):
-        before, stays = stays, valid & ~(beats & stays.unsqueeze(2)).any(1)
+        before, stays = stays, valid > (beats & stays.unsqueeze(2)).any(1)  # valid, and not beaten by one that stays
     return stays, (before != stays).sum()
 
 
