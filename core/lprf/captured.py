@@ -57,16 +57,17 @@ class _Graph:
     """One shape: a tensor of its own that is copied into, the graph, and the tensors that it writes."""
 
     def __init__(self, function: Callable[[Tensor], Results], example: Tensor):
-        with torch.cuda.device(example.device):
+        current = torch.cuda.current_stream(example.device)
+        with torch.cuda.stream(current):  # which it is again afterwards, even where the capture fails
             self.given = example.clone()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # libraries set themselves up in a first call, which cannot be captured
+            aside = torch.cuda.Stream()
+            aside.wait_stream(current)
+            with torch.cuda.stream(aside):  # libraries set themselves up in a first call, which cannot be captured
                 function(self.given)
-            torch.cuda.current_stream().wait_stream(stream)
+            current.wait_stream(aside)
             self.graph = torch.cuda.CUDAGraph()
             # other threads decode and copy meanwhile: only this one's calls are held to what can be captured
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self.graph, stream=aside, capture_error_mode="thread_local"):
                 self.results = function(self.given)
 
     def __call__(self, given: Tensor) -> Results:

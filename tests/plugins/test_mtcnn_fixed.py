@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -280,6 +281,43 @@ def test_captured_calls_the_function_on_a_cpu() -> None:
         assert twice.tolist() == [0, 2, 4]
         assert nothing is None
     assert [call is given for call in calls] == [True] * 3
+
+
+def _as_on_a_gpu(size: int) -> Any:
+    """What `Captured` looks at of a tensor on a GPU."""
+    return SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32, shape=torch.Size([size]))
+
+
+def test_shapes_that_come_again_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def graph(function: Any, example: Any) -> Any:
+        made.append(example.shape[0])
+        return lambda given: ("replayed", given.shape[0])
+
+    monkeypatch.setattr("lprf.captured._Graph", graph)
+    captured = Captured(lambda given: ("called", given.shape[0]), kept=2)  # type: ignore[arg-type, return-value]
+
+    def came(*sizes: int) -> list[Any]:
+        return [captured(_as_on_a_gpu(size))[0] for size in sizes]
+
+    assert came(3, 3, 3) == ["called", "replayed", "replayed"]
+    assert came(4, 3, 4, 3) == ["called", "replayed", "replayed", "replayed"]
+    assert made == [3, 4]
+    assert came(5, 6, 7, 5, 6, 7) == ["called"] * 6, "more shapes than are kept are not captured in turn"
+    assert came(7, 3) == ["replayed", "called"]
+
+
+def test_what_cannot_be_captured_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def graph(function: Any, example: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr("lprf.captured._Graph", graph)
+    captured = Captured(lambda given: ("called", given.shape[0]))  # type: ignore[arg-type, return-value]
+    with pytest.warns(RuntimeWarning, match="without a CUDA graph, which is slower: operation not permitted") as told:
+        given = [captured(_as_on_a_gpu(size)) for size in (3, 3, 3, 4, 4)]
+    assert len(told) == 1
+    assert given == [("called", 3)] * 3 + [("called", 4)] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
