@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lprf.data import Item, Origin
 from lprf.errors import InputFailure, LprfError
@@ -95,6 +96,15 @@ def test_the_order_of_the_input_is_kept(seen: Any, tmp_path: Path, workers: int)
     for batch in seen.batches:
         assert len(batch) <= 4
         assert len({kinds[int(name)] for name in batch}) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_frames_on_a_gpu_are_those_of_their_batch(seen: Any, tmp_path: Path) -> None:
+    """Each picture holds its number, which is read on the GPU while the next batch is copied there."""
+    seen.items = lambda: (item(i, 400, 600) for i in range(200))
+    graph(tmp_path, runtime__batch=4, runtime__device="cuda", detect__seconds=0.001).run()
+    assert seen.written == [str(i) for i in range(200)]
+    assert {reading.text for reading in seen.readings} == {"", *(str(i) for i in range(200) if i % 3 and i % 5)}
 
 
 def test_one_detection_a_line_and_everything_is_counted(seen: Any, tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_a_photo_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(batch.boxes, alone.boxes.repeat(2, 1), rtol=0, atol=1e-3)
 
 
+def test_buffers_are_for_a_gpu_and_for_networks_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = _detector()
+    there: Any = SimpleNamespace(images=SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(detector, "find_fixed", lambda frames: "fixed")
+    assert detector(there) == "fixed"
+    monkeypatch.setattr("lprf_mtcnn.detector.decide", lambda *_: "as on a CPU")
+    monkeypatch.setattr(Proposer, "__call__", lambda *_: None)
+    detector.judge.net = object()  # another backend's model in the network's place
+    assert detector(there) == "as on a CPU"
+
+
 @pytest.mark.parametrize("shape", [(300, 400), (9, 60), (30, 20), (1, 1), (15, 59)], ids=str)
 def test_photos_without_a_plate(shape: tuple[int, int]) -> None:
     """Those that are smaller than PNet's window, too."""
