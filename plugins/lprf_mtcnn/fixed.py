@@ -38,8 +38,8 @@ class Buffers:
 
     @classmethod
     def of(cls, params: DetectorParams) -> Buffers:
-        """Room that grows with `max_proposals`."""
-        most = params.max_proposals
+        """Room that grows with `max_proposals`, as far as the overlaps of all pairs fit in memory."""
+        most = min(params.max_proposals, 2000)
         return cls(candidates=2 * most, crops=min(most, max(cls.crops, most // 2)))
 
 

@@ -165,6 +165,15 @@ def test_as_many_are_dropped_as_find_no_room() -> None:
     assert some.dropped == count - 7
 
 
+@pytest.mark.parametrize(
+    ("most", "candidates", "crops"), [(1, 2, 1), (10, 20, 10), (500, 1000, 256), (1000, 2000, 500), (10**5, 4000, 1000)]
+)
+def test_room_grows_with_max_proposals(most: int, candidates: int, crops: int) -> None:
+    room = Buffers.of(DetectorParams(max_proposals=most))
+    assert (room.candidates, room.crops) == (candidates, crops)
+    assert Buffers.of(DetectorParams()) == Buffers()
+
+
 def test_the_best_find_room() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.9, 0.7, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2, 1.0]])
     valid = torch.tensor([[1, 1, 1, 1, 0, 1], [1, 0, 1, 1, 1, 0]], dtype=torch.bool)
