@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -103,7 +104,7 @@ class OpenVinoModel:
             self.settings["CACHE_DIR"] = str(self.path.parent / "compiled")  # halves the time a start takes
         self.requests: dict[int | None, Any] = {}
         try:
-            self.core = self.openvino.Core()
+            self.core = _core()
             if dtype is torch.bfloat16 and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 self.settings["INFERENCE_PRECISION_HINT"] = "bf16"
             steps = self.openvino.preprocess.PrePostProcessor(self.core.read_model(self.path))
@@ -144,6 +145,13 @@ class OpenVinoModel:
                 model.reshape([rows, *list(model.input().partial_shape)[1:]])
             self.requests[rows] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
         return self.requests[rows]
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's, one for the life of the process. Its CPU plugin has the signals of the thread that made it handled on
+    a stack of the plugin's; were that freed by another thread, the next signal would end the process."""
+    return need("openvino", "this", "openvino").Core()
 
 
 def _value(given: Any) -> Value:

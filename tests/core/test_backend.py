@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,26 @@ def test_a_broken_file_is_an_error_in_words(name: str, cache: Path) -> None:
     path.write_bytes(b"half of it")
     with pytest.raises(LprfError, match=f"this: .*{path.name} cannot be loaded"):
         backend._model(network, name, Runtime(backend=name), CPU, "this")  # type: ignore[arg-type]
+
+
+FREED_ELSEWHERE = """
+import os, signal, sys, threading
+from lprf.onnx_model import OpenVinoModel
+handled = []
+signal.signal(signal.SIGTERM, lambda *_: handled.append(1))
+models = [OpenVinoModel(sys.argv[1])]
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(len(handled) != 1)
+"""
+
+
+@needs["openvino"]
+def test_a_signal_after_a_model_is_gone(tmp_path: Path) -> None:
+    path = write(tiny(), tmp_path / "tiny.onnx", "this")
+    assert subprocess.run([sys.executable, "-c", FREED_ELSEWHERE, str(path)], check=False).returncode == 0
 
 
 def test_which_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
