@@ -223,12 +223,12 @@ def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorP
     images = frames.images
     frame, boxes, scores = proposals.frame, proposals.boxes, proposals.scores
     corners: Tensor | None = None
-    for _ in range(1 + params.refine):
+    for wanted in params.plate_scores:
         boxes, inside = clipped(boxes, images)
         frame = frame[inside]
         scores, boxes, corners = judge(images, frame, boxes[inside])
         boxes = boxes.round() if params.whole_pixels else boxes
-        kept = (scores > params.thresholds[1]).nonzero().squeeze(1)
+        kept = (scores > wanted).nonzero().squeeze(1)
         kept = kept[nms(boxes[kept], scores[kept], frame[kept], params.nms[2], params.nms_onet)]
         frame, boxes, scores = frame[kept], boxes[kept], scores[kept]
         corners = None if corners is None else corners[kept]

@@ -70,8 +70,8 @@ class FixedDetection:
         missed = _Missed(none, none)
         boxes, scores, valid = self._proposals(images, missed)
         corners: Tensor | None = None
-        for _ in range(1 + self.params.refine):
-            boxes, scores, corners, valid = self._judged(images, boxes, valid, missed)
+        for wanted in self.params.plate_scores:
+            boxes, scores, corners, valid = self._judged(images, boxes, valid, wanted, missed)
         boxes, valid = _clipped(boxes, valid, images)
         order = (~valid).flatten().to(torch.uint8).argsort(stable=True)
         frame = _frames(valid)
@@ -115,16 +115,16 @@ class FixedDetection:
         return level, self.propose.cells(at // width, at % width, across[level], down[level])
 
     def _judged(
-        self, images: Tensor, boxes: Tensor, valid: Tensor, missed: _Missed
+        self, images: Tensor, boxes: Tensor, valid: Tensor, wanted: float, missed: _Missed
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """What ONet makes of boxes [B, K, 4]: boxes, scores, corners, which hold one; from the best down."""
+        """ONet on boxes [B, K, 4]: boxes, scores above `wanted`, corners, which rows hold one; from the best down."""
         params = self.params
         boxes, valid = _clipped(boxes, valid, images)
         scores, boxes, corners = self.judge(images, _frames(valid), boxes.flatten(0, 1))
         scores, boxes = scores.view(valid.shape), boxes.unflatten(0, valid.shape)
         corners = None if corners is None else corners.unflatten(0, valid.shape)
         boxes = boxes.round() if params.whole_pixels else boxes
-        index, valid = self._best(scores, valid & (scores > params.thresholds[1]), valid.shape[1], missed)
+        index, valid = self._best(scores, valid & (scores > wanted), valid.shape[1], missed)
         boxes, scores, corners = take(index, boxes, scores, corners)
         valid = self._suppressed(overlaps(boxes, boxes, params.nms_onet) > params.nms[2], valid, missed)
         index, valid = self._best(scores, valid, self.buffers.plates, missed)

@@ -31,9 +31,17 @@ class DetectorParams(Params):
         "min", description="whether overlap of ONet's plates is a part of the smaller box or of their union"
     )
     refine: int = pydantic.Field(1, ge=0, le=5, description="further passes of ONet over its own boxes: they tighten")
+    refined: _Share = pydantic.Field(
+        0.3, description="score that a plate must still have in the further passes: less, since they see a plate again"
+    )
     whole_pixels: bool = pydantic.Field(
         False, description="round proposals to whole pixels, their last ones included, as the seed does"
     )
     max_proposals: int = pydantic.Field(
         500, ge=1, le=100_000, description="most proposals a photo and scale; what goes beyond is counted in a warning"
     )
+
+    @property
+    def plate_scores(self) -> list[float]:
+        """The score above which a box counts as a plate, in each of ONet's passes."""
+        return [self.thresholds[1], *[self.refined] * self.refine]

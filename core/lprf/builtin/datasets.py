@@ -170,12 +170,18 @@ def table_dataset(params: TableDatasetParams, context: Context) -> Pictures:
         except InputFailure as failure:
             found.problems.append(f"{name}: {failure.reason}")
             continue
-        plates = []
+        plates: list[Truth] = []
         for row in rows[name]:
             try:
-                plates.append(row.truth(size))
+                plate = row.truth(size)
             except ValueError as error:
                 found.problems.append(f"{name}: {row.place}: {error}")
+                continue
+            # one plate found can only be one of two
+            if any(plate.box == other.box and plate.text == other.text for other in plates):
+                found.problems.append(f"{name}: {row.place}: a plate that was labelled before")
+            else:
+                plates.append(plate)
         if rows[name] and not plates:
             continue  # a photo whose every label is wrong is not a photo without plates
         group = params.group
