@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import functools
 import io
 import itertools
@@ -11,6 +12,8 @@ import json
 import logging
 import math
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +37,8 @@ from lprf.training.params import LoopParams
 logger = logging.getLogger("lprf.training")
 
 State = dict[str, Tensor]
+
+_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
 
 class Task:
@@ -466,8 +471,11 @@ def _seed(seed: int, step: int) -> None:
 
 
 def _worker_started(parent: int, _: int) -> None:
-    """A worker process leaves the other cores to its siblings, and does not outlive its parent for ever."""
-    if os.getppid() != parent:  # killed this moment: torch watches its parent from now on, whoever that is
+    """A worker process leaves the other cores to its siblings, and does not outlive its parent."""
+    # torch watches the parent too, but from a moment later on, and whoever that is then
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
         os._exit(1)
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
