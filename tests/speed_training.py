@@ -48,13 +48,15 @@ def plates() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array(codes)
 
 
-def side(plain: bool, threads: int, batch: int, data: tuple[np.ndarray, np.ndarray], pipe: Connection) -> None:
+def side(
+    plain: bool, threads: int, batch: int, dropout: float, data: tuple[np.ndarray, np.ndarray], pipe: Connection
+) -> None:
     """Take a step whenever told to; answers with its seconds and its loss."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     classes = len(load_format("cn").alphabet) + 1
-    ours = LPRNet(classes, SIZE, dropout=0.5)
-    net: nn.Module = PlainLPRNet(classes).load_ours(ours) if plain else ours.to(memory_format=torch.channels_last)
+    ours = LPRNet(classes, SIZE, dropout=dropout)
+    net: nn.Module = PlainLPRNet(classes, dropout).load_ours(ours) if plain else ours.to(memory_format=torch.channels_last)
     net.train()
     if not plain:
         keep_freed()
@@ -82,13 +84,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--dropout", type=float, default=0.5, help="0: none, for losses that chance does not part")
     options = parser.parse_args()
     data = plates()
     spawn = multiprocessing.get_context("spawn")
     pipes = []
     for plain in (True, False):
         pipe, theirs = spawn.Pipe()
-        spawn.Process(target=side, args=(plain, options.threads, options.batch, data, theirs), daemon=True).start()
+        given = (plain, options.threads, options.batch, options.dropout, data, theirs)
+        spawn.Process(target=side, args=given, daemon=True).start()
         pipes.append(pipe)
     seconds: list[list[float]] = [[], []]
     losses: list[list[float]] = [[], []]

@@ -7,13 +7,14 @@ component exports stay in torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,13 +72,14 @@ def named(backend: Backend) -> str:
     return f"{backend} {version.split('-')[0]}"
 
 
-def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtime, device: torch.device) -> None:
-    """Put a model in the place of every network that the components of these nodes export.
+def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtime, device: torch.device) -> set[str]:
+    """Put a model in the place of every network that the components of these nodes export; gives those nodes' names.
 
     Raises LprfError where one cannot be made, unless nobody asked for this backend: then the network stays in torch.
     """
+    moved: set[str] = set()
     if backend == "torch":
-        return
+        return moved
     for node, implementation in nodes:
         for network in networks_of(node.component, implementation):
             try:
@@ -88,6 +90,21 @@ def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtim
                 logger.warning("%s stays in torch: %s", network.name, error)
             else:
                 setattr(network.holder, network.attribute, StandIn(network, model))
+                moved.add(node.name)
+    return moved
+
+
+@contextlib.contextmanager
+def torch_steps_back(really: bool) -> Iterator[None]:
+    """Leave torch one thread: its others go on spinning after each of its steps, on the cores another engine needs."""
+    before = torch.get_num_threads()
+    if really:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if really:
+            torch.set_num_threads(before)
 
 
 def _model(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> Model:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -203,8 +203,8 @@ class Graph:
 
     Built once and run as often as wanted. Threads may share it: their batches take turns in the components.
 
-    backend: what its networks run in, with the version. measure: wait for the device after every node, so that the
-    seconds by node are true on a GPU.
+    backend: what its networks run in, with the version. elsewhere: the nodes whose networks left torch. measure: wait
+    for the device after every node, so that the seconds by node are true on a GPU.
     """
 
     def __init__(
@@ -216,7 +216,8 @@ class Graph:
         source: Source,
         steps: list[tuple[Node, Any]],
         sinks: list[tuple[Node, Any]],
-        backend: str,
+        engine: str,
+        elsewhere: Collection[str] = (),
     ):
         self.recipe = recipe
         self.plugins = plugins
@@ -225,7 +226,8 @@ class Graph:
         self.source = source
         self.steps = steps
         self.sinks = sinks
-        self.backend = backend
+        self.backend = engine
+        self.elsewhere = elsewhere
         self.measure = False
         self.early = device.type == "cuda"  # a batch is copied to a GPU while the one before it is computed
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -427,7 +429,7 @@ class Graph:
         for node, implementation in self.steps:
             start = time.perf_counter()
             try:
-                with self.turn:
+                with self.turn, backend.torch_steps_back(node.name in self.elsewhere):
                     outputs = _call_node(node, implementation, values)
                     if self.measure:
                         kernels += self._synchronize()
@@ -753,7 +755,7 @@ def build(
         context = _context(recipe, node, device, context_dtype, _plate_size(recipe, node, built))
         built[node.name] = node.component.load()(node.params, context)
     nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
-    backend.install([(node, built[node.name]) for node in nodes], engine, recipe.runtime, device)
+    moved = backend.install([(node, built[node.name]) for node in nodes], engine, recipe.runtime, device)
     return Graph(
         recipe,
         plugins,
@@ -763,6 +765,7 @@ def build(
         [(node, built[node.name]) for node in nodes if node.component.kind != "sink"],
         [(node, built[node.name]) for node in nodes if node.component.kind == "sink"],
         backend.named(engine),
+        moved if device.type == "cpu" else (),
     )
 
 
