@@ -56,7 +56,9 @@ def side(
     torch.manual_seed(0)
     classes = len(load_format("cn").alphabet) + 1
     ours = LPRNet(classes, SIZE, dropout=dropout)
-    net: nn.Module = PlainLPRNet(classes, dropout).load_ours(ours) if plain else ours.to(memory_format=torch.channels_last)
+    net: nn.Module = (
+        PlainLPRNet(classes, dropout).load_ours(ours) if plain else ours.to(memory_format=torch.channels_last)
+    )
     net.train()
     if not plain:
         keep_freed()
