@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import torch
@@ -20,12 +18,10 @@ from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import decode, decode_corners
+from lprf_mtcnn.boxes import decode, decode_corners, grown
 from lprf_mtcnn.fixed import FixedDetection
-from lprf_mtcnn.nets import CELL, FIELD, MEAN, ONET_SIZE, SCALE, STRIDE, ONet, PNet, load_onet, load_pnet
+from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, PNet, for_bgr_bytes, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
-
-Net = TypeVar("Net", PNet, ONet)
 
 STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
 CROPS, CUDA_CROPS = 64, 1024  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
@@ -68,7 +64,7 @@ class Proposer:
     ):
         """told: whether to warn of proposals that go beyond `max_proposals`."""
         self.params, self.told = params, told
-        self.net = _for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
         self.dropped = 0
 
@@ -156,8 +152,9 @@ class Proposer:
 class Judge:
     """ONet over crops of boxes."""
 
-    def __init__(self, net: ONet, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.net = _for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, net: ONet | ContextONet, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.size, self.margin = net.size, net.margin
+        self.net = for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
 
     @torch.inference_mode()
@@ -166,7 +163,7 @@ class Judge:
         scores, moved, corners = [], [], []
         chunk = CUDA_CROPS if images.device.type == "cuda" else CROPS
         for at, box in zip(frame.split(chunk), boxes.split(chunk), strict=True):
-            crops = sample_boxes(images, at, box, ONET_SIZE, "linear")
+            crops = sample_boxes(images, at, grown(box, self.margin), self.size, "linear")
             logits, offsets, points = self.net(crops.to(self.dtype, memory_format=torch.channels_last))
             logits = logits.float()
             scores.append((logits[:, 1] - logits[:, 0]).sigmoid())
@@ -251,14 +248,3 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
         return torch.stack([torch.from_numpy(image) for image in smaller])
     resized = F.interpolate(pixels.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False, antialias=False)
     return resized.round_().permute(0, 2, 3, 1)
-
-
-def _for_bgr_bytes(net: Net) -> Net:
-    """A copy for inference that reads BGR 0 to 255: what its input was normalised by is folded into its first layer,
-    which pads nothing, so that the numbers stay the same."""
-    net = copy.deepcopy(net).eval()
-    weight, bias = net.conv1.weight.data, net.conv1.bias
-    assert bias is not None
-    bias.data -= weight.sum(dim=(1, 2, 3)) * (MEAN / SCALE)
-    net.conv1.weight.data = (weight / SCALE).flip(1)
-    return net

@@ -9,7 +9,7 @@ import torch
 from lprf.network import Network
 from lprf.weights import Weights
 from lprf_mtcnn.detector import MtcnnDetector
-from lprf_mtcnn.nets import FIELD, ONET_SIZE
+from lprf_mtcnn.nets import FIELD
 
 
 def networks(detector: MtcnnDetector) -> list[Network]:
@@ -17,7 +17,7 @@ def networks(detector: MtcnnDetector) -> list[Network]:
     pnet, onet = detector.weights
     outputs = ("logits", "offsets", "corners") if detector.judge.net.corner is not None else ("logits", "offsets")
     free = {0: "batch", 2: "height", 3: "width"}
-    photo, crops = torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]), torch.zeros(2, 3, *ONET_SIZE)
+    photo, crops = torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]), torch.zeros(2, 3, *detector.judge.size)
     return [
         Network(pnet.info.name, detector.propose, "net", photo, outputs[:2], _metadata(pnet), free),
         Network(onet.info.name, detector.judge, "net", crops, outputs, _metadata(onet)),

@@ -28,9 +28,9 @@ from lprf.data import Dataset, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.files import replacing
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import encode, encode_corners
+from lprf_mtcnn.boxes import encode, encode_corners, grown
 from lprf_mtcnn.detector import Judge, Proposals, Proposer
-from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, STRIDE, load_onet, load_pnet
+from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.training_params import SamplesParams
 
@@ -134,6 +134,17 @@ def usable(plates: tuple[Truth, ...], shape: tuple[int, int], source: str) -> tu
     return good, problems
 
 
+def mirrored(image: np.ndarray, plates: list[Truth]) -> tuple[np.ndarray, list[Truth]]:
+    """A photo uint8 [h, w, 3] with left and right exchanged, and its labels, whose corners stay TL TR BR BL."""
+    width = float(image.shape[1])
+    turned = []
+    for plate in plates:
+        x1, y1, x2, y2 = plate.box
+        corners = None if plate.corners is None else np.asarray(plate.corners)[[1, 0, 3, 2]] * (-1, 1) + (width, 0)
+        turned.append(replace(plate, box=(width - x2, y1, width - x1, y2), corners=corners))
+    return np.ascontiguousarray(image[:, ::-1]), turned
+
+
 def cut(image: np.ndarray, x: float, y: float, scale: float, size: tuple[int, int], fill: float = 0.0) -> np.ndarray:
     """`size` (h, w) pixels of `image`, resized by `scale` bilinearly as `cv2.resize` does it, from its point (x, y) on.
 
@@ -167,6 +178,7 @@ class Sampler:
         self.params, self.context = params, context
         assert context.folder is not None
         self.folder = context.folder
+        self.onet = ContextONet if params.context else ONet
         self.metrics: dict[str, float] = {}
 
     def run(self, dataset: Dataset, pnet: Path | None = None, onet: Path | None = None) -> dict[str, Samples]:
@@ -225,9 +237,8 @@ class Sampler:
 
     def _dtype(self) -> np.dtype[Any]:
         if self.params.net == "onet":
-            return np.dtype(
-                [("image", "u1", (*ONET_SIZE, 3)), ("label", "i1"), ("offset", "f4", (4,)), ("corner", "f4", (4, 2))]
-            )
+            image = ("image", "u1", (*self.onet.size, 3))
+            return np.dtype([image, ("label", "i1"), ("offset", "f4", (4,)), ("corner", "f4", (4, 2))])
         size = PATCH if self.params.dense else FIELD
         return np.dtype([("image", "u1", (*size, 3)), ("label", "i1", grid(size)), ("offset", "f2", (4, *grid(size)))])
 
@@ -252,7 +263,7 @@ class Sampler:
     def _photos(self, dataset: Dataset, chosen: np.ndarray) -> Iterator[tuple[int, Photo | None, list[str]]]:
         """The chosen photos in order, decoded ahead by `context.workers` processes where there are any."""
         reading: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-            _Decoded(dataset, chosen, self.params.min_plate),
+            _Decoded(dataset, chosen, self.params, self.context.seed),
             batch_size=None,
             num_workers=self.context.workers,
             collate_fn=_as_it_is,
@@ -331,9 +342,8 @@ class Sampler:
             records = np.zeros(len(rows), self._dtype())
             if len(rows):
                 its = every[rows.to(every.device)]
-                crops = sample_boxes(
-                    images, torch.zeros(len(its), dtype=torch.int64, device=its.device), its, ONET_SIZE
-                )
+                frame = torch.zeros(len(its), dtype=torch.int64, device=its.device)
+                crops = sample_boxes(images, frame, grown(its, self.onet.margin), self.onet.size)
                 records["image"] = crops.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
                 records["label"] = kind
                 records["corner"] = np.nan
@@ -380,8 +390,8 @@ class _Quota:
 class _Decoded(torch.utils.data.Dataset[Any]):
     """Photos by number, decoded, with what was wrong with them."""
 
-    def __init__(self, dataset: Dataset, chosen: np.ndarray, min_plate: tuple[int, int]):
-        self.dataset, self.chosen, self.min_plate = dataset, chosen, min_plate
+    def __init__(self, dataset: Dataset, chosen: np.ndarray, params: SamplesParams, seed: int):
+        self.dataset, self.chosen, self.params, self.seed = dataset, chosen, params, seed
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -395,7 +405,9 @@ class _Decoded(torch.utils.data.Dataset[Any]):
         good, problems = usable(example.plates, image.shape[:2], example.source)
         if example.plates and not good:
             return number, None, problems  # a photo whose every label is wrong is not one without plates
-        return number, Photo(image, good, self.min_plate), problems
+        if np.random.default_rng((self.seed, number, 1)).random() < self.params.mirror:
+            image, good = mirrored(image, good)
+        return number, Photo(image, good, self.params.min_plate), problems
 
 
 def _as_it_is(value: Any) -> Any:

@@ -55,6 +55,9 @@ class ScenesParams(Params):
     )
     empty: float = pydantic.Field(0.15, ge=0, le=1, description="share of scenes without a rendered plate")
     decoys: float = pydantic.Field(0.6, ge=0, le=1, description="share of scenes with signs, grilles and stamped dates")
+    swapped: float = pydantic.Field(
+        0, ge=0, le=1, description="share of a photo's own plates that a rendered one of their shape covers"
+    )
     rendered_ground: float = pydantic.Field(0.1, ge=0, le=1, description="share of scenes on no photo")
     difficulty: float = pydantic.Field(0.8, ge=0, le=1, description="0: clean and upright; 1: tilted, blurred, dark")
     seed: int | None = pydantic.Field(None, ge=0, lt=2**63, description="the run's by default")

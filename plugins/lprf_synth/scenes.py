@@ -32,6 +32,7 @@ VERSION = 1
 SHAPES = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4), (3, 4), (72, 116))  # width to height of rendered backgrounds
 REAL_WIDTH = (45.0, 300.0)  # px, of a real plate that a scene aims at
 AIMED = 0.6  # share of the scenes with real plates that are scaled by one of them
+SWAPPED = 2.2  # a plate that covers a real one has at most so many times its area
 LARGEST = 2.0  # a photo is not enlarged more than this
 SHORTEST = 240  # px, the longer side of a photo made small
 LADDER = 1.2  # flat plates are drawn in steps of this factor, so that the masks of their glyphs are found again
@@ -78,8 +79,8 @@ class Plan:
 class Scenes:
     """`count` scenes: example `index` is the same for one seed, whoever asks and in what order.
 
-    The plates of `backgrounds` stay where they are and remain labels; rendered ones are put beside them. Each dataset
-    connected is drawn as often as any other: one connected twice, twice as often.
+    The plates of `backgrounds` stay where they are and remain labels, or are covered by rendered ones; others are put
+    beside them. Each dataset connected is drawn as often as any other: one connected twice, twice as often.
     """
 
     def __init__(self, params: ScenesParams, context: Context | None = None):
@@ -135,14 +136,47 @@ class Scenes:
             wide, high = SHAPES[int(rng.integers(len(SHAPES)))]
             size = (round(longer * high / max(wide, high)), round(longer * wide / max(wide, high)))
         count = 0 if bare else int(rng.integers(1, params.plates + 1)) if params.plates else 0
-        taken = [_grown(plate.box, 0.15) for plate in real]
         plates = []
+        if params.swapped:
+            kept = []
+            for truth in real:
+                swapped = self._swapped(rng, truth, size) if rng.random() < params.swapped else None
+                if swapped is None:
+                    kept.append(truth)
+                else:
+                    plates.append(swapped)
+            real = tuple(kept)
+        taken = [_grown(plate.box, 0.15) for plate in real] + [_grown(plate.box, 0.1) for plate in plates]
         for _ in range(count):
             plate = self._place(rng, size, taken)
             if plate is not None:
                 taken.append(_grown(plate.box, 0.1))
                 plates.append(plate)
         return Plan(size, photo, window, mirrored, real, tuple(plates))
+
+    def _swapped(self, rng: np.random.Generator, real: Truth, size: tuple[int, int]) -> Planned | None:
+        """A plate that covers one of the photo's own, as it stands; None where the two differ too much in shape."""
+        kind = self._kind(rng)
+        text = sample_text(kind, rng)
+        x1, y1, x2, y2 = real.box
+        corners = real.corners
+        if corners is None:
+            corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
+        wide = float(np.linalg.norm(corners[1] - corners[0]) + np.linalg.norm(corners[2] - corners[3])) / 2
+        high = float(np.linalg.norm(corners[3] - corners[0]) + np.linalg.norm(corners[2] - corners[1])) / 2
+        ratio = kind.size[0] / kind.size[1] * rng.uniform(0.85, 1.2)
+        height = rng.uniform(1.04, 1.15) * max(high, wide / ratio)
+        grown = height * ratio / wide, height / high
+        if grown[0] * grown[1] > SWAPPED:
+            return None
+        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+        matrix = cv2.getPerspectiveTransform(square, corners.astype(np.float32))
+        larger = ((square - 0.5) * grown + 0.5).astype(np.float32)
+        covering = cv2.perspectiveTransform(larger[None], matrix)[0].astype(np.float64)
+        return Planned(kind, text, np.clip(covering, 0, size[::-1]))
+
+    def _kind(self, rng: np.random.Generator) -> Kind:
+        return self.kinds[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.kinds) - 1))]
 
     def _photo(self, rng: np.random.Generator, bare: bool) -> tuple[Example, tuple[int, int]] | None:
         """A background and its (width, height); None where one is to be rendered."""
@@ -163,7 +197,7 @@ class Scenes:
 
     def _place(self, rng: np.random.Generator, size: tuple[int, int], taken: Sequence[Box]) -> Planned | None:
         """A plate that covers none of the boxes `taken`, within a scene of `size`; None where there is no room."""
-        kind = self.kinds[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.kinds) - 1))]
+        kind = self._kind(rng)
         text = sample_text(kind, rng)
         low, high = np.log(self.params.widths)
         width = float(np.exp(rng.uniform(low, high)))
