@@ -12,6 +12,7 @@ PATH = Path(__file__).parent / "glyphs.npz"
 
 CELL = (45, 90)  # mm, a character of GA 36
 MARGIN = 6  # mm around the cell in a field, one pixel a mm
+FAINTEST = 0.65  # of a character's ink, where a part of it is faint
 UNIT = 0.1  # mm, a step of a field's uint8
 
 
@@ -35,15 +36,18 @@ def field(character: str, face: str = "plate") -> np.ndarray:
 
 
 def reshaped(glyph: np.ndarray, rng: np.random.Generator, most: float = 0.06) -> np.ndarray:
-    """A mask (uint8 [h, w]) with its parts wider, narrower, higher and lower, smoothly, by up to `most` of its sides.
+    """A mask (uint8 [h, w]) with its parts wider, narrower, higher and lower, smoothly, by up to `most` of its sides,
+    and some of them fainter.
 
-    Makers draw a Chinese character each in their own proportions, of which a face has one.
+    Makers draw a Chinese character each in their own proportions, of which a face has one; paint and light do the rest.
     """
     h, w = glyph.shape
     moved = rng.uniform(-most, most, (2, 3, 2)).astype(np.float32)
     across, down = (cv2.resize(part, (w, h), interpolation=cv2.INTER_CUBIC) for part in moved)
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(glyph, x + across * w, y + down * h, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    moved_glyph = cv2.remap(glyph, x + across * w, y + down * h, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    faint = cv2.resize(rng.uniform(FAINTEST, 1, (4, 3)).astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    return (moved_glyph * faint).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=20_000)

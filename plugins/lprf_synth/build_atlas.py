@@ -22,7 +22,7 @@ import numpy as np
 
 from lprf.files import replacing
 from lprf_synth.atlas import CELL, MARGIN, PATH, UNIT
-from lprf_synth.strokes import BLOCK, HEIGHT, ROAD, STROKES, WIDTH, Stroke, outline
+from lprf_synth.strokes import BLOCK, HEIGHT, INNER, ROAD, STROKES, THINNER, WIDTH, Stroke, outline
 
 PROVINCES = "京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新"
 SPECIAL = "警学挂港澳使领军空海北沈兰济南广成民航应急试超"
@@ -98,8 +98,15 @@ def thinned(character: str, face: str, weight: int) -> list[np.ndarray]:
 
 
 def drawn(strokes: dict[str, list[Stroke]]) -> dict[str, np.ndarray]:
-    """{character: its field}."""
-    return {character: field_of_lines([outline(stroke) for stroke in lines]) for character, lines in strokes.items()}
+    """{character: its field}; what of it is thinner counts as further off."""
+    fields = {}
+    for character, lines in strokes.items():
+        fields[character] = field_of_lines([outline(stroke) for stroke in lines])
+        if strokes is STROKES and character in INNER:
+            inner = field_of_lines([outline(stroke) for stroke in INNER[character]])
+            further = np.minimum(100, inner.astype(int) + round(THINNER / 2 / UNIT)).astype(np.uint8)
+            fields[character] = np.minimum(fields[character], further)
+    return fields
 
 
 def build(out: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lprf.context import Context
     from lprf_synth.plugin import ReletterParams
 
-VERSION = 4
+VERSION = 5
 
 KINDS = {7: "blue", 8: "green_small"}  # whose layout a text of so many characters has, whatever the plate's colour
 FINE = 0.4  # pixels a mm while the text is laid
@@ -39,6 +39,7 @@ STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-4)  # laying it
 WHOLE = np.empty(0, np.uint8)  # no mask
 WEIGHTS = (7.0, 8.5, 10.0, 11.5)  # mm, strokes to choose from
 BLURS = (0.5, 1.5, 3.0, 5.0)  # mm, sigmas to choose from
+KNOWN = 10  # plates of a province from which on it is drawn less often
 BESIDE = 7.0  # mm, what is painted over beside the character's cell
 
 
@@ -57,7 +58,10 @@ class Laid:
 
 
 class Reletter:
-    """`copies` of each plate of one row, each with a province drawn by chance; what else a picture has stays."""
+    """`copies` of each plate of one row, each with a province drawn by chance; what else a picture has stays.
+
+    Provinces that few of the plates are of are drawn more often.
+    """
 
     def __init__(self, params: ReletterParams, context: Context):
         self.params = params
@@ -65,16 +69,19 @@ class Reletter:
         self.provinces = next(iter(kinds("cn").values())).provinces
         self.dataset: Dataset | None = None
         self.rows: list[tuple[int, int, Laid]] = []
+        self.odds = np.ones(0)
         self.problems: list[str] = []
 
     def run(self, dataset: Dataset) -> dict[str, Reletter]:
         self.dataset = dataset
         self.problems = list(dataset.problems)
         self.rows = []
+        real = dict.fromkeys(self.provinces, 0)
         for index in range(len(dataset)):
             example = dataset[index]
             for number, plate in enumerate(example.plates):
                 if plate.text and plate.text[0] in self.provinces and len(plate.text) in KINDS:
+                    real[plate.text[0]] += 1
                     found = self._laid(example, plate)
                     if found is not None and found.like >= LIKE:
                         self.rows.append((index, number, found))
@@ -82,6 +89,8 @@ class Reletter:
             raise LprfError(
                 f"in none of {len(dataset)} pictures a plate begins with a province and looks like its text"
             )
+        shares = np.array([(1 + count / KNOWN) ** -0.5 for count in real.values()])
+        self.odds = np.cumsum(shares / shares.sum())
         return {"dataset": self}
 
     def _laid(self, example: Example, plate: Truth) -> Laid | None:
@@ -103,7 +112,7 @@ class Reletter:
         plate = example.plates[number]
         assert plate.text is not None
         rng = np.random.default_rng([self.seed, index])
-        province = self.provinces[int(rng.integers(len(self.provinces)))]
+        province = self.provinces[int(np.searchsorted(self.odds[:-1], rng.random(), side="right"))]
         written = replace(plate, text=province + plate.text[1:], attributes={**plate.attributes, "province": province})
         draw = functools.partial(_draw, example, plate.text, laid, province, int(rng.integers(2**62)))
         return replace(example, source=f"{example.source}#{number}{province}{index}", image=draw, plates=(written,))
@@ -188,8 +197,8 @@ def reletter(image: np.ndarray, text: str, laid: Laid, province: str, rng: np.ra
     patch = _warped(image, to_patch, size)
     back, grain = _ground(patch)
     ink = _ink(image, others[:3], laid, scale, back.mean((0, 1)))
-    weight = round(2 * laid.weight * rng.uniform(0.85, 1.15) * thinning(province)) / 2
-    face = "plate" if rng.random() < 0.6 else "uni"
+    weight = round(2 * laid.weight * rng.uniform(0.7, 1.15) * thinning(province)) / 2
+    face = "plate" if rng.random() < 0.75 else "uni"
     wide, tall = round(w * scale * rng.uniform(0.88, 1.04)), round(h * scale * rng.uniform(0.92, 1.02))
     glyph = reshaped(mask(province, face, max(3, wide), max(5, tall), weight), rng)
     inked = np.zeros((size[1], size[0]), np.uint8)

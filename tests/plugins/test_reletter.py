@@ -112,6 +112,16 @@ def test_every_province_comes_and_the_rest_of_the_text_stays(tmp_path: Path) -> 
         Reletter(ReletterParams(), context).run(Listed(army))
 
 
+def test_provinces_without_real_plates_come_more_often() -> None:
+    dataset = Listed(*[Example(str(i), lambda: photo("京A12345"), (truth("京A12345"),)) for i in range(30)])
+    context = Context(torch.device("cpu"), torch.float32, lambda name: None, seed=1)  # type: ignore[arg-type, return-value]
+    made = Reletter(ReletterParams(copies=100), context).run(dataset)["dataset"]
+    drawn = Counter((made[i].plates[0].text or "")[0] for i in range(len(made)))
+    # of 30 real plates: half as often as one of which there is none
+    assert drawn["京"] < 0.75 * np.mean([drawn[p] for p in made.provinces if p != "京"])
+    assert min(drawn.values()) > 0
+
+
 def test_a_plate_too_small_to_write_on_is_left_out() -> None:
     image = np.full((10, 20, 3), 80, np.uint8)
     laid = lay(image, Truth((2.0, 2.0, 8.0, 4.0), None, "皖A12345"))

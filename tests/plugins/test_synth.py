@@ -217,6 +217,28 @@ def test_real_plates_stay_uncovered_and_labelled(tmp_path: Path) -> None:
     assert kept >= 8
 
 
+def test_plates_that_are_covered_do_not_show(tmp_path: Path) -> None:
+    params = ScenesParams(
+        seed=4, size=(400, 600), plates=1, countries={"cn": 1}, empty=0, rendered_ground=0, difficulty=0, swapped=1
+    )
+    kept = Scenes(params.model_copy(update={"swapped": 0.0})).run([photos(tmp_path, 2)])["dataset"]
+    scenes = Scenes(params).run([photos(tmp_path, 2)])["dataset"]
+    covered = 0
+    for index in range(12):
+        places = [plate.box for plate in kept[index].plates if not plate.attributes.get("rendered")]
+        example = scenes[index]
+        if not places or any(not plate.attributes.get("rendered") for plate in example.plates):
+            continue  # this one drew a plate of another shape
+        covered += 1
+        x1, y1, x2, y2 = places[0]
+        over = [box for box in (plate.box for plate in example.plates) if box[0] <= x1 and box[2] >= x2]
+        assert any(box[1] <= y1 and box[3] >= y2 for box in over)
+        image = example.image().astype(int)[round(y1) : round(y2), round(x1) : round(x2)]
+        red = (image[:, :, 2] > 150) & (image[:, :, :2] < 80).all(2)
+        assert red.mean() < 0.05, "the photo's plate shows"
+    assert covered >= 4
+
+
 def test_empty_scenes_have_no_plate_at_all(tmp_path: Path) -> None:
     scenes = Scenes(ScenesParams(seed=4, size=(240, 240), empty=1)).run([photos(tmp_path)])["dataset"]
     plans = [scenes.plan(index) for index in range(20)]
