@@ -5,7 +5,7 @@ The proof runs the recipe twice: with the networks as they are, and with the fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,6 @@ class _Compared(StandIn):
                 self.difference = max(self.difference or 0.0, float((value - truth).abs().max()))
                 self.largest = max(self.largest or 0.0, float(truth.abs().max()))
         return values
+
+    def many(self, batches: Iterable[Tensor]) -> list[Any]:
+        return [self(images) for images in batches]

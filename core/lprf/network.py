@@ -10,10 +10,10 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +58,18 @@ def networks_of(component: Component, built: Any) -> list[Network]:
     return import_attribute(component.exports)(built) if component.exports else []
 
 
+class Model(Protocol):
+    """An engine's form of a network: a batch of images to a list of tensors, one for each of its outputs."""
+
+    def __call__(self, images: Tensor) -> list[Tensor]: ...
+
+    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]: ...
+
+
 class StandIn:
-    """A model in the place of its network: takes and gives what that does, and has its attributes.
+    """A model in the place of its network: takes and gives what that does, and has its attributes."""
 
-    model: a batch of images to a list of tensors, one for each of the network's outputs.
-    """
-
-    def __init__(self, network: Network, model: Callable[[Tensor], list[Tensor]]):
+    def __init__(self, network: Network, model: Model):
         self.module, self.model = network.module, model
         device = next((tensor.device for tensor in self.module.parameters()), network.example.device)
         with torch.inference_mode():
@@ -75,13 +80,24 @@ class StandIn:
     def __call__(self, images: Tensor) -> Any:
         if not len(images):  # which not every engine takes
             return self.module(images)
-        values = iter(self.model(images))
+        return self._given(self.model(images))
+
+    def many(self, batches: Iterable[Tensor]) -> list[Any]:
+        return [self._given(values) for values in self.model.many(batches)]
+
+    def _given(self, values: list[Tensor]) -> Any:
         if self.single:
-            return next(values)
-        return tuple(next(values) if there else None for there in self.there)
+            return values[0]
+        left = iter(values)
+        return tuple(next(left) if there else None for there in self.there)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
+
+
+def each(net: nn.Module | StandIn, batches: Iterable[Tensor]) -> list[Any]:
+    """What a network gives for each of these batches, none of them empty; an engine may compute several at a time."""
+    return net.many(batches) if isinstance(net, StandIn) else [net(images) for images in batches]
 
 
 def write(network: Network, path: Path, who: str) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import importlib
+import itertools
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from torch import Tensor
 from lprf.errors import LprfError
 
 KEY = "lprf"  # of the metadata that `lprf export` writes: one JSON object, as in weights files
+AHEAD = 2  # parts of a batch that are given to OpenVINO for each that it computes, so that none has to be waited for
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,17 @@ class OnnxModel:
             raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
         return [torch.from_numpy(result).to(self.device) for result in results]
 
+    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]:
+        """What a call gives for each of these batches, one after another."""
+        return [self(images) for images in batches]
+
 
 class OpenVinoModel:
     """An ONNX file of one input, images [N, C, h, w], loaded to run on the CPU by OpenVINO.
 
-    Where h and w are fixed, a batch runs in parts of `PARTS` rows, each by a model of just that shape: one of any shape
-    takes half as long again, and its memory anew at every call.
+    A batch runs in parts, side by side on one thread each: all threads on one part of a small network wait for each
+    other more than they compute. Where h and w are fixed, parts are of `PARTS` rows, each by a model of just that
+    shape: one of any shape takes half as long again, and its memory anew at every call. Else they are single images.
 
     dtype: float32 or bfloat16; the latter only where the processor has it, else float32. Raises LprfError: no such
     file, or none that can be run.
@@ -95,14 +105,11 @@ class OpenVinoModel:
     def __init__(self, path: str | Path, dtype: torch.dtype = torch.float32, who: str = "this"):
         self.openvino = need("openvino", who, "openvino")
         self.path = Path(path)
-        self.settings = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        self.threads = torch.get_num_threads()
+        self.settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": "f32"}
         if os.access(self.path.parent, os.W_OK):
             self.settings["CACHE_DIR"] = str(self.path.parent / "compiled")  # halves the time a start takes
-        self.requests: dict[int | None, Any] = {}
+        self.requests: dict[tuple[int, int], itertools.cycle[Any]] = {}
         try:
             self.core = _core()
             if dtype is torch.bfloat16 and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -112,39 +119,89 @@ class OpenVinoModel:
             steps.input().model().set_layout(self.openvino.Layout("NCHW"))
             self.model = steps.build()
             self.fixed = not any(side.is_dynamic for side in list(self.model.input().partial_shape)[1:])
-            self._request(1 if self.fixed else None)
+            self._request(1, 1)
         except Exception as error:  # its errors have no common base of their own
             raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Every output for one batch. Raises LprfError where the model cannot run on it."""
-        array = images.permute(0, 2, 3, 1).contiguous().numpy()
+        parts = self._split(images)
+        return _joined(self._run(parts, self.threads if len(parts) > 1 else 1))
+
+    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]:
+        """What a call gives for each of these batches, side by side; the next is drawn while those before it run."""
+        counts: list[int] = []
+
+        def parts() -> Iterator[Tensor]:
+            for images in batches:
+                split = self._split(images)
+                counts.append(len(split))
+                yield from split
+
+        done = iter(self._run(parts(), self.threads))
+        return [_joined(list(itertools.islice(done, count))) for count in counts]
+
+    def _split(self, images: Tensor) -> list[Tensor]:
+        if not self.fixed:
+            return list(images.split(1))
+        sizes: list[int] = []
+        left, most = len(images), math.ceil(len(images) / self.threads)
+        for rows in self.PARTS:
+            while rows <= min(left, most):
+                sizes.append(rows)
+                left -= rows
+        return list(images.split(sizes))
+
+    def _run(self, parts: Iterable[Tensor], streams: int) -> list[list[Tensor]]:
+        """Every output for each part. streams: how many parts are computed at a time."""
+        results: list[list[Tensor]] = []
+        running: collections.deque[tuple[Any, Tensor]] = collections.deque()
+
+        def finish() -> None:
+            request, part = running.popleft()
+            with self._told(part):
+                request.wait()
+            # copies: the next part writes over what the request holds
+            results.append([torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors])
+
         try:
-            if not self.fixed:
-                return self._run(None, array)
-            parts, done = [], 0
-            for rows in self.PARTS:
-                while len(array) - done >= rows:
-                    parts.append(self._run(rows, array[done : done + rows]))
-                    done += rows
-            return [torch.cat(values) for values in zip(*parts, strict=True)]
-        except Exception as error:
-            raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
+            for part in parts:
+                if len(running) == AHEAD * streams:
+                    finish()
+                lying = part.permute(0, 2, 3, 1).contiguous()
+                with self._told(part):
+                    request = self._request(len(part), streams)
+                    request.start_async([lying.numpy()], share_inputs=True)
+                running.append((request, lying))
+            while running:
+                finish()
+        finally:
+            for request, _ in running:  # of a run that failed: none may be busy when the next begins
+                with contextlib.suppress(Exception):
+                    request.wait()
+        return results
 
-    def _run(self, rows: int | None, array: Any) -> list[Tensor]:
-        request = self._request(rows)
-        request.infer([array], share_inputs=True)
-        # copies: the next call writes over what the request holds
-        return [torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors]
-
-    def _request(self, rows: int | None) -> Any:
-        """What runs a batch of just so many rows, or of any number."""
-        if rows not in self.requests:
+    def _request(self, rows: int, streams: int) -> Any:
+        """What runs a part of just so many rows; the same again after `AHEAD * streams` others."""
+        if (rows, streams) not in self.requests:
             model = self.model.clone()
-            if rows is not None:
-                model.reshape([rows, *list(model.input().partial_shape)[1:]])
-            self.requests[rows] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
-        return self.requests[rows]
+            model.reshape([rows, *list(model.input().partial_shape)[1:]])
+            compiled = self.core.compile_model(model, "CPU", {**self.settings, "NUM_STREAMS": streams})
+            requests = [compiled.create_infer_request() for _ in range(AHEAD * streams)]
+            self.requests[rows, streams] = itertools.cycle(requests)
+        return next(self.requests[rows, streams])
+
+    @contextlib.contextmanager
+    def _told(self, part: Tensor) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise LprfError(f"{self.path} does not run on {list(part.shape)}: {_line(error)}") from None
+
+
+def _joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    """Each output of a batch, of those of its parts."""
+    return parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +17,7 @@ from lprf.boxes import best_of_each, clipped, nms
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
+from lprf.network import each
 from lprf.sampling import sample_boxes
 from lprf_mtcnn.boxes import decode, decode_corners, grown
 from lprf_mtcnn.fixed import FixedDetection
@@ -73,7 +74,8 @@ class Proposer:
         """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
         params = self.params
         images = _pixels(images)
-        levels = [self._level(images, size) for size in self.sizes(images)]
+        sizes = self.sizes(images)
+        levels = [self._level(images, size, *found) for size, found in zip(sizes, self.maps(images), strict=True)]
         if not levels:
             none = images.new_zeros(0)
             return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
@@ -88,9 +90,23 @@ class Proposer:
         return list(pyramid(images.shape[1], images.shape[2], self.params.min_plate, self.params.factor))
 
     def maps(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What `run` gives for uint8 BGR [B, H, W, 3] at each of `sizes`."""
+        """PNet on uint8 BGR [B, H, W, 3] at each of `sizes`: float32 scores [B, rows, columns] and offsets
+        [B, 4, rows, columns]."""
         pixels = _pixels(images)
-        return [self.run(pixels, size) for size in self.sizes(images)]
+        sizes = self.sizes(images)
+        if images.device.type != "cpu":
+            return [self._found(self.net(self._input(_resized(pixels, size)))) for size in sizes]
+        # frame by frame and strip by strip: what is small stays in the cache, and each is computed on its own
+        found = iter(
+            each(self.net, (self._input(strip) for size in sizes for strip in _strips(_resized(pixels, size))))
+        )
+        maps = []
+        for size in sizes:
+            strips = math.ceil(_rows(size[0]) / STRIP)
+            frames = [list(itertools.islice(found, strips)) for _ in images]
+            whole = [[torch.cat(parts, dim=-2) for parts in zip(*frame, strict=True)] for frame in frames]
+            maps.append(self._found([torch.cat(parts) for parts in zip(*whole, strict=True)]))
+        return maps
 
     def cells(self, row: Tensor, column: Tensor, across: Tensor | float, down: Tensor | float) -> Tensor:
         """The boxes [..., 4] in pixels of the frame of PNet's output cells, where one of its pixels is across x down
@@ -102,9 +118,10 @@ class Proposer:
             cells[..., 2:] += 1
         return cells
 
-    def _level(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One scale: frame, cells in pixels of the frame, scores, offsets."""
-        scores, offsets = self.run(images, size)
+    def _level(
+        self, images: Tensor, size: tuple[int, int], scores: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is proposed at one scale: frame, cells in pixels of the frame, scores, offsets."""
         frame, row, column = (scores > self.params.thresholds[0]).nonzero().unbind(1)
         score, offset = scores[frame, row, column], offsets[frame, :, row, column]
         cells = self.cells(row, column, images.shape[2] / size[1], images.shape[1] / size[0])
@@ -112,26 +129,13 @@ class Proposer:
         kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
         return frame[kept], cells[kept], score[kept], offset[kept]
 
-    def run(self, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """PNet at one size: float32 scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
-        images = _resized(pixels, size)
-        if images.device.type == "cpu":  # frame by frame and strip by strip: what is small stays in the cache
-            rows = (images.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
-            frames = []
-            for image in images.split(1):
-                strips = [
-                    self._net(image[:, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]])
-                    for top in range(0, rows, STRIP)
-                ]
-                frames.append([torch.cat(parts, dim=-2) for parts in zip(*strips, strict=True)])
-            scores, offsets = (torch.cat(parts) for parts in zip(*frames, strict=True))
-            return scores, offsets
-        return self._net(images)
+    def _input(self, images: Tensor) -> Tensor:
+        return images.permute(0, 3, 1, 2).to(self.dtype)
 
-    def _net(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, offsets = self.net(images.permute(0, 3, 1, 2).to(self.dtype))
-        logits = logits.float()
-        return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets.float()
+    def _found(self, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores and offsets, of PNet's outputs."""
+        logits, offsets = given[0].float(), given[1].float()
+        return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets
 
     def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
         kept = best_of_each(scores, frame, self.params.max_proposals)
@@ -162,9 +166,15 @@ class Judge:
         """Scores [N], regressed boxes [N, 4] and corners [N, 4, 2] (None without that head) of boxes in frames."""
         scores, moved, corners = [], [], []
         chunk = CUDA_CROPS if images.device.type == "cuda" else CROPS
-        for at, box in zip(frame.split(chunk), boxes.split(chunk), strict=True):
-            crops = sample_boxes(images, at, grown(box, self.margin), self.size, "linear")
-            logits, offsets, points = self.net(crops.to(self.dtype, memory_format=torch.channels_last))
+        chunks = boxes.split(chunk)
+        crops = (
+            sample_boxes(images, at, grown(box, self.margin), self.size, "linear").to(
+                self.dtype, memory_format=torch.channels_last
+            )
+            for at, box in zip(frame.split(chunk), chunks, strict=True)
+        )
+        given = each(self.net, crops) if len(boxes) else [self.net(crop) for crop in crops]
+        for box, (logits, offsets, points) in zip(chunks, given, strict=True):
             logits = logits.float()
             scores.append((logits[:, 1] - logits[:, 0]).sigmoid())
             moved.append(decode(box, offsets.float()))
@@ -239,12 +249,27 @@ def _pixels(images: Tensor) -> Tensor:
     return images if images.device.type == "cpu" else images.float()
 
 
+def _rows(height: int) -> int:
+    """Rows of PNet's output for a picture so high."""
+    return (height - FIELD[0] + 1) // STRIDE[0] + 1
+
+
+def _strips(images: Tensor) -> Iterator[Tensor]:
+    """Each frame of [B, h, w, 3] in strips of which PNet makes `STRIP` rows."""
+    rows = _rows(images.shape[1])
+    for image in images.split(1):
+        for top in range(0, rows, STRIP):
+            yield image[:, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]]
+
+
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Pixels [B, H, W, 3] at another size, bilinear, as OpenCV does it: whole numbers 0 to 255."""
     if tuple(pixels.shape[1:3]) == size:
         return pixels
     if pixels.device.type == "cpu":
-        smaller = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_LINEAR) for image in pixels]
-        return torch.stack([torch.from_numpy(image) for image in smaller])
+        smaller = pixels.new_empty(len(pixels), *size, 3)
+        for image, place in zip(pixels, smaller, strict=True):
+            cv2.resize(image.numpy(), size[::-1], dst=place.numpy(), interpolation=cv2.INTER_LINEAR)
+        return smaller
     resized = F.interpolate(pixels.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False, antialias=False)
     return resized.round_().permute(0, 2, 3, 1)

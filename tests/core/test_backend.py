@@ -15,7 +15,7 @@ from torch import nn
 import lprf
 from lprf import backend
 from lprf.errors import LprfError
-from lprf.network import Network, StandIn, write
+from lprf.network import Network, StandIn, each, write
 from lprf.onnx_model import OpenVinoModel
 from lprf.recipe import Runtime
 
@@ -73,7 +73,7 @@ def test_the_same_plates_as_in_torch(name: str) -> None:
 @needs["openvino"]
 @pytest.mark.parametrize("free", [False, True])
 def test_openvino_gives_the_networks_numbers_in_any_batch(free: bool, tmp_path: Path) -> None:
-    """11 rows run in parts of 8, 2 and 1; one, none, and however they lie in memory."""
+    """11 rows run in parts of several sizes; one, none, and however they lie in memory."""
     network = tiny(free)
     stand_in = StandIn(network, OpenVinoModel(write(network, tmp_path / "tiny.onnx", "this")))
     shapes = [(11, 3, 8, 9), (1, 3, 8, 9), (0, 3, 8, 9), *([(2, 3, 20, 31), (3, 3, 8, 40)] if free else [])]
@@ -85,6 +85,31 @@ def test_openvino_gives_the_networks_numbers_in_any_batch(free: bool, tmp_path: 
             torch.testing.assert_close(x, wanted[0].detach(), atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(mean, wanted[1].detach(), atol=1e-4, rtol=1e-4, equal_nan=True)
             assert none is None
+
+
+@needs["openvino"]
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("free", [False, True])
+def test_each_of_many_batches_gets_its_own_answer(free: bool, threads: int, tmp_path: Path) -> None:
+    """More batches than are computed at a time, of all sizes; one that cannot run leaves the model as it was."""
+    network = tiny(free)
+    path = write(network, tmp_path / "tiny.onnx", "this")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        stand_in = StandIn(network, OpenVinoModel(path))
+    finally:
+        torch.set_num_threads(before)
+    batches = [torch.randn(1 + 5 * number % 13, 3, 8 + free * (number % 4), 9) for number in range(17)]
+    with pytest.raises(LprfError, match=r"does not run on \[1, 4, 8, 9\]"):
+        each(stand_in, [*batches, torch.zeros(1, 4, 8, 9)])
+    found = each(stand_in, iter(batches))
+    assert len(found) == len(batches)
+    for images, (x, mean, none) in zip(batches, found, strict=True):
+        wanted = network.module(images)
+        torch.testing.assert_close(x, wanted[0].detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mean, wanted[1].detach(), atol=1e-4, rtol=1e-4)
+        assert none is None
 
 
 def test_a_model_is_kept_until_what_it_is_made_of_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
