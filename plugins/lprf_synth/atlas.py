@@ -27,12 +27,12 @@ def fields() -> dict[str, dict[str, np.ndarray]]:
 
 
 def field(character: str, face: str = "plate") -> np.ndarray:
-    """The field of a character; Chinese ones come from `uni` whatever the face. Raises KeyError."""
+    """The field of a character in a face; where that has none, in the one that goes with it. Raises KeyError."""
     atlas = fields()
-    found = atlas[face].get(character)
-    if found is None:
-        found = atlas["uni"].get(character)
-    return atlas["plate"][character] if found is None else found
+    for name in (face, "uni", "plate") if face == "sans" else (face, "plate", "uni"):
+        if character in atlas[name]:
+            return atlas[name][character]
+    raise KeyError(character)
 
 
 def reshaped(glyph: np.ndarray, rng: np.random.Generator, most: float = 0.06) -> np.ndarray:

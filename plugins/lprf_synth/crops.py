@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lprf.context import Context
     from lprf_synth.plugin import PlatesParams
 
-VERSION = 3
+VERSION = 4
 
 DEALERS = "汽车销售服务店专卖美修行大众"
 

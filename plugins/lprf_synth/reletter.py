@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 
-KINDS = {7: "blue", 8: "green_small"}  # whose layout a text of so many characters has, whatever the plate's colour
+KINDS = {7: "blue", 8: "green"}  # whose layout a text of so many characters has, whatever the plate's colour
 FINE = 0.4  # pixels a mm while the text is laid
 AROUND = 40.0  # mm about the plate that are looked at then
 LIKE = 0.55  # how well a text must fit: correlation of its drawing with the picture

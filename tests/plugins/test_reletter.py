@@ -122,6 +122,17 @@ def test_provinces_without_real_plates_come_more_often() -> None:
     assert min(drawn.values()) > 0
 
 
+def test_a_plate_of_eight_characters_gets_another_province_too() -> None:
+    kind = kinds("cn")["green"]
+    flat = draw(kind, "京AD12345", sample_style(kind, np.random.default_rng(4), 0.2), 0.6)
+    plate = Truth((0.0, 0.0, float(flat.shape[1]), float(flat.shape[0])), None, "京AD12345")
+    laid = lay(flat, plate)
+    assert laid is not None and laid.like > LIKE
+    written = reletter(flat, "京AD12345", laid, "川", np.random.default_rng(3))
+    touched = np.abs(written.astype(int) - flat).max((0, 2)).nonzero()[0]
+    assert len(touched) and touched.max() < 78 * 0.6  # mm, where the second character begins
+
+
 def test_a_plate_too_small_to_write_on_is_left_out() -> None:
     image = np.full((10, 20, 3), 80, np.uint8)
     laid = lay(image, Truth((2.0, 2.0, 8.0, 4.0), None, "皖A12345"))

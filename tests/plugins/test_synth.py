@@ -279,6 +279,15 @@ def test_every_character_of_signs_is_in_the_atlas() -> None:
             assert field(character, "sans").shape == (102, 57)
 
 
+def test_a_face_without_a_character_takes_it_from_the_one_that_goes_with_it() -> None:
+    for character in "粤鲁B0":  # drawn as strokes, and as plates of no other country have them
+        np.testing.assert_array_equal(field(character, "road"), field(character, "plate"))
+    np.testing.assert_array_equal(field("粤", "sans"), field("粤", "uni"))
+    assert (field("6", "road") != field("6", "plate")).any()
+    with pytest.raises(KeyError):
+        field("é", "road")
+
+
 def test_older_opencv_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     params = ScenesParams(seed=5, size=(240, 240))
     before = digest(Scenes(params)[0].image()), digest(SynthPlates(PlatesParams(seed=5))[0].image())
