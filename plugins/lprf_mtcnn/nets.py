@@ -28,8 +28,8 @@ CELL = (12, 44)
 STRIDE = (2, 5)
 
 ONET_SIZE = (24, 94)  # height, width of ONet's crops
-CONTEXT_SIZE = (48, 128)  # of ContextONet's
-CONTEXT = (0.25, 0.75)  # how much further they reach on each side, in widths and heights of the box
+CONTEXT_SIZE = (52, 132)  # of ContextONet's
+CONTEXT = (0.2, 0.6)  # how much further they reach on each side, in widths and heights of the box
 
 
 class _Slope(torch.autograd.Function):
@@ -160,7 +160,7 @@ class ContextONet(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128),
+        channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 96),
         hidden: int = 256,
         corners: bool = False,
         dropout: float = 0.25,
@@ -172,7 +172,7 @@ class ContextONet(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
         self.acts = nn.ModuleList(Slope(count) for count in channels)
-        self.linear = nn.Linear(channels[-1] * 3 * 8, hidden)  # a crop of 48 x 128 is 3 x 8 here
+        self.linear = nn.Linear(channels[-1] * 4 * 9, hidden)  # a crop of 52 x 132 is 4 x 9 here
         self.dropout = nn.Dropout(dropout)
         self.act = Slope(hidden)
         self.score = nn.Linear(hidden, 2)
@@ -185,7 +185,7 @@ class ContextONet(nn.Module):
         return first
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised RGB [N, 3, 48, 128] to what ONet gives; offsets are of the box, not of the crop."""
+        """Normalised RGB [N, 3, 52, 132] to what ONet gives; offsets are of the box, not of the crop."""
         x = crops
         for number, (conv, norm, act) in enumerate(zip(self.convs, self.norms, self.acts, strict=True)):
             x = act(norm(conv(x)))

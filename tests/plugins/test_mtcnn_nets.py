@@ -115,7 +115,7 @@ def _context_onet() -> ContextONet:
 
 @torch.inference_mode()
 def test_folding_changes_no_number() -> None:
-    crops = torch.randint(0, 256, (3, 3, 48, 128), dtype=torch.uint8)
+    crops = torch.randint(0, 256, (3, 3, 52, 132), dtype=torch.uint8)
     net = _context_onet()
     folded = for_bgr_bytes(net)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
@@ -128,7 +128,7 @@ def test_weights_with_context_survive_filing(tmp_path: Path) -> None:
     path = weights.save(tmp_path / "o.safetensors", net.state_dict(), onet_metadata(net))
     again = load_onet(weights.find_and_load(path))
     assert isinstance(again, ContextONet)
-    crops = torch.rand(2, 3, 48, 128)
+    crops = torch.rand(2, 3, 52, 132)
     for ours, theirs in zip(again(crops), net(crops), strict=True):
         assert torch.equal(ours, theirs)
 

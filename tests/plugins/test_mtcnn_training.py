@@ -251,7 +251,7 @@ def test_windows_of_pnet_are_what_it_sees_of_a_box(tmp_path: Path) -> None:
             assert slow_iou(cell[0].tolist(), plate.tolist()) >= 0.64
 
 
-@pytest.mark.parametrize(("context", "size", "margin"), [(False, (24, 94), (0, 0)), (True, (48, 128), (0.25, 0.75))])
+@pytest.mark.parametrize(("context", "size", "margin"), [(False, (24, 94), (0, 0)), (True, (52, 132), (0.2, 0.6))])
 def test_crops_of_onet_are_what_opencv_cuts(
     tmp_path: Path, networks: dict[str, Path], context: bool, size: tuple[int, int], margin: tuple[float, float]
 ) -> None:
