@@ -83,13 +83,13 @@ def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtim
     for node, implementation in nodes:
         for network in networks_of(node.component, implementation):
             try:
-                model = _model(network, backend, runtime, device, f"{node.name} (runtime.backend: {backend})")
+                stand_in = _stand_in(network, backend, runtime, device, f"{node.name} (runtime.backend: {backend})")
             except LprfError as error:
                 if runtime.backend != "auto":
                     raise
                 logger.warning("%s stays in torch: %s", network.name, error)
             else:
-                setattr(network.holder, network.attribute, StandIn(network, model))
+                setattr(network.holder, network.attribute, stand_in)
                 moved.add(node.name)
     return moved
 
@@ -107,15 +107,31 @@ def torch_steps_back(really: bool) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def _stand_in(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> StandIn:
+    """What takes a network's place: its model and, where one is asked for and the processor can, a rough one."""
+    stand_in = StandIn(network, _model(network, backend, runtime, device, who))
+    if network.rough is not None and backend == "openvino" and runtime.precision == "auto":
+        model = OpenVinoModel(_written(network, backend, who), network.rough, who, network.reads)
+        if model.dtype is network.rough:
+            stand_in.rough = StandIn(network, model)
+    return stand_in
+
+
 def _model(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> Model:
+    path = _written(network, backend, who)
+    if backend == "onnxruntime":
+        return OnnxModel(path, device, who)
+    dtype = network.auto if runtime.precision == "auto" else getattr(torch, runtime.precision)
+    return OpenVinoModel(path, torch.float32 if network.exact else dtype, who, network.reads)
+
+
+def _written(network: Network, backend: Backend, who: str) -> Path:
+    """The file of a network, made where it is not there."""
     path = folder() / f"{network.name}-{_key(network)[:16]}.onnx"
     if not path.is_file():
         logger.warning("making %s ready for %s, once: %s", network.name, backend, path)
         write(network, path, who)
-    if backend == "onnxruntime":
-        return OnnxModel(path, device, who)
-    dtype = network.auto if runtime.precision == "auto" else getattr(torch, runtime.precision)
-    return OpenVinoModel(path, torch.float32 if network.exact else dtype, who)
+    return path
 
 
 def folder() -> Path:

@@ -34,7 +34,9 @@ class Network:
     tensor and gives one or several. example: a tensor it takes, with two rows. outputs: what its outputs are called.
     metadata: in JSON's types, what the numbers mean. axes: those of the input whose sizes are free. auto: what
     `runtime.precision: auto` may compute it in; below float32 only where that was shown to change next to no text
-    (docs/performance.md). exact: whether it stays in float32 whatever `runtime.precision` says.
+    (docs/performance.md). exact: whether it stays in float32 whatever `runtime.precision` says. rough: where
+    `runtime.precision` is auto, a type below `auto` in which it is there too, for a first look. reads: uint8 where it
+    is given bytes, for which float32 stands in `example`.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Network:
     axes: Mapping[int, str] = field(default_factory=lambda: {0: "batch"})
     auto: torch.dtype = torch.float32
     exact: bool = False
+    rough: torch.dtype | None = None
+    reads: torch.dtype = torch.float32
 
     @property
     def module(self) -> nn.Module:
@@ -67,10 +71,13 @@ class Model(Protocol):
 
 
 class StandIn:
-    """A model in the place of its network: takes and gives what that does, and has its attributes."""
+    """A model in the place of its network: takes and gives what that does, and has its attributes.
 
-    def __init__(self, network: Network, model: Model):
-        self.module, self.model = network.module, model
+    rough: the same in less precision, where there is one.
+    """
+
+    def __init__(self, network: Network, model: Model, rough: StandIn | None = None):
+        self.module, self.model, self.rough = network.module, model, rough
         device = next((tensor.device for tensor in self.module.parameters()), network.example.device)
         with torch.inference_mode():
             example = self.module(network.example.to(device))
@@ -95,9 +102,12 @@ class StandIn:
         return getattr(self.module, name)
 
 
-def each(net: nn.Module | StandIn, batches: Iterable[Tensor]) -> list[Any]:
-    """What a network gives for each of these batches, none of them empty; an engine may compute several at a time."""
-    return net.many(batches) if isinstance(net, StandIn) else [net(images) for images in batches]
+def each(net: nn.Module | StandIn, batches: Iterable[Tensor], dtype: torch.dtype) -> list[Any]:
+    """What a network gives for each of these batches, none of them empty; an engine may compute several at a time.
+
+    dtype: what a module computes in; a model is given the batches as they are.
+    """
+    return net.many(batches) if isinstance(net, StandIn) else [net(images.to(dtype)) for images in batches]
 
 
 def write(network: Network, path: Path, who: str) -> Path:

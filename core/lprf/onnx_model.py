@@ -76,8 +76,8 @@ class OnnxModel:
         self.metadata: Mapping[str, Any] = found
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Every output for one batch. Raises LprfError where the model cannot run on it."""
-        array = images.contiguous().cpu().numpy()
+        """Every output for one batch, floats or bytes. Raises LprfError where the model cannot run on it."""
+        array = images.float().contiguous().cpu().numpy()
         try:
             results = self.session.run(None, {self.inputs[0].name: array})
         except Exception as error:
@@ -94,32 +94,40 @@ class OpenVinoModel:
 
     A batch runs in parts, side by side on one thread each: all threads on one part of a small network wait for each
     other more than they compute. Where h and w are fixed, parts are of `PARTS` rows, each by a model of just that
-    shape: one of any shape takes half as long again, and its memory anew at every call. Else they are single images.
+    shape: one of any shape takes half as long again, and its memory anew at every call. Else a batch is one part.
 
-    dtype: float32 or bfloat16; the latter only where the processor has it, else float32. Raises LprfError: no such
-    file, or none that can be run.
+    dtype: float32 or bfloat16; the latter only where the processor has it, else float32, and the attribute says which.
+    reads: float32 or uint8, what it is given. Raises LprfError: no such file, or none that can be run.
     """
 
     PARTS = (8, 4, 2, 1)
 
-    def __init__(self, path: str | Path, dtype: torch.dtype = torch.float32, who: str = "this"):
+    def __init__(
+        self,
+        path: str | Path,
+        dtype: torch.dtype = torch.float32,
+        who: str = "this",
+        reads: torch.dtype = torch.float32,
+    ):
         self.openvino = need("openvino", who, "openvino")
-        self.path = Path(path)
+        self.path, self.dtype = Path(path), torch.float32
         self.threads = torch.get_num_threads()
         self.settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": "f32"}
         if os.access(self.path.parent, os.W_OK):
             self.settings["CACHE_DIR"] = str(self.path.parent / "compiled")  # halves the time a start takes
-        self.requests: dict[tuple[int, int], itertools.cycle[Any]] = {}
+        self.requests: dict[tuple[int | None, int], itertools.cycle[Any]] = {}
         try:
             self.core = _core()
             if dtype is torch.bfloat16 and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                self.settings["INFERENCE_PRECISION_HINT"] = "bf16"
+                self.settings["INFERENCE_PRECISION_HINT"], self.dtype = "bf16", dtype
             steps = self.openvino.preprocess.PrePostProcessor(self.core.read_model(self.path))
             steps.input().tensor().set_layout(self.openvino.Layout("NHWC"))  # as pictures lie in memory
             steps.input().model().set_layout(self.openvino.Layout("NCHW"))
+            if reads is torch.uint8:  # makes them floats as it reads them
+                steps.input().tensor().set_element_type(self.openvino.Type.u8)
             self.model = steps.build()
             self.fixed = not any(side.is_dynamic for side in list(self.model.input().partial_shape)[1:])
-            self._request(1, 1)
+            self._request(*((1, 1) if self.fixed else (None, self.threads)))
         except Exception as error:  # its errors have no common base of their own
             raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
 
@@ -143,7 +151,7 @@ class OpenVinoModel:
 
     def _split(self, images: Tensor) -> list[Tensor]:
         if not self.fixed:
-            return list(images.split(1))
+            return [images]
         sizes: list[int] = []
         left, most = len(images), math.ceil(len(images) / self.threads)
         for rows in self.PARTS:
@@ -170,7 +178,7 @@ class OpenVinoModel:
                     finish()
                 lying = part.permute(0, 2, 3, 1).contiguous()
                 with self._told(part):
-                    request = self._request(len(part), streams)
+                    request = self._request(len(part) if self.fixed else None, streams)
                     request.start_async([lying.numpy()], share_inputs=True)
                 running.append((request, lying))
             while running:
@@ -181,11 +189,12 @@ class OpenVinoModel:
                     request.wait()
         return results
 
-    def _request(self, rows: int, streams: int) -> Any:
-        """What runs a part of just so many rows; the same again after `AHEAD * streams` others."""
+    def _request(self, rows: int | None, streams: int) -> Any:
+        """What runs a part of just so many rows, or of any number; the same again after `AHEAD * streams` others."""
         if (rows, streams) not in self.requests:
             model = self.model.clone()
-            model.reshape([rows, *list(model.input().partial_shape)[1:]])
+            if rows is not None:
+                model.reshape([rows, *list(model.input().partial_shape)[1:]])
             compiled = self.core.compile_model(model, "CPU", {**self.settings, "NUM_STREAMS": streams})
             requests = [compiled.create_infer_request() for _ in range(AHEAD * streams)]
             self.requests[rows, streams] = itertools.cycle(requests)

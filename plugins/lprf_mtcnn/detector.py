@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import torch
@@ -17,7 +17,7 @@ from lprf.boxes import best_of_each, clipped, nms
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
-from lprf.network import each
+from lprf.network import StandIn, each
 from lprf.sampling import sample_boxes
 from lprf_mtcnn.boxes import decode, decode_corners, grown
 from lprf_mtcnn.fixed import FixedDetection
@@ -25,7 +25,30 @@ from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, PNet, for_bg
 from lprf_mtcnn.params import DetectorParams
 
 STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
+SCREEN = 0.7  # of the first threshold, for a rough look: bfloat16 gave 0.95 of it or more wherever it is reached
+DENSE = 0.02  # of all cells: where the rough look finds more, all are computed anew
+FIELDS = 32  # cells computed anew at a time
 CROPS, CUDA_CROPS = 64, 1024  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of PNet's output at one scale: frame, row, column int64 [N], scores [N], offsets [N, 4]."""
+
+    frame: Tensor
+    row: Tensor
+    column: Tensor
+    scores: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def above(cls, threshold: float, scores: Tensor, offsets: Tensor) -> Cells:
+        """Those of whole maps, scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
+        frame, row, column = (scores > threshold).nonzero().unbind(1)
+        return cls(frame, row, column, scores[frame, row, column], offsets[frame, :, row, column])
+
+    def rows(self, index: Tensor) -> Cells:
+        return Cells(*(values[index] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -73,9 +96,10 @@ class Proposer:
     def __call__(self, images: Tensor) -> Proposals:
         """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
         params = self.params
-        images = _pixels(images)
-        sizes = self.sizes(images)
-        levels = [self._level(images, size, *found) for size, found in zip(sizes, self.maps(images), strict=True)]
+        levels = [
+            self._level(images, size, cells)
+            for size, cells in zip(self.sizes(images), self._found(images), strict=True)
+        ]
         if not levels:
             none = images.new_zeros(0)
             return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
@@ -92,21 +116,59 @@ class Proposer:
     def maps(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """PNet on uint8 BGR [B, H, W, 3] at each of `sizes`: float32 scores [B, rows, columns] and offsets
         [B, 4, rows, columns]."""
-        pixels = _pixels(images)
-        sizes = self.sizes(images)
-        if images.device.type != "cpu":
-            return [self._found(self.net(self._input(_resized(pixels, size)))) for size in sizes]
-        # frame by frame and strip by strip: what is small stays in the cache, and each is computed on its own
-        found = iter(
-            each(self.net, (self._input(strip) for size in sizes for strip in _strips(_resized(pixels, size))))
-        )
+        if images.device.type == "cpu":
+            return self._in_strips(self.net, (_resized(images, size) for size in self.sizes(images)))
+        pixels = images.float()  # made once for all sizes
+        pictures = (_resized(pixels, size).permute(0, 3, 1, 2) for size in self.sizes(images))
+        return [_scored(*given) for given in each(self.net, pictures, self.dtype)]
+
+    def _in_strips(self, net: nn.Module | StandIn, pictures: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The same of frames [B, h, w, 3] at each size, frame by frame and strip by strip: what is small stays in the
+        cache, and each is computed on its own."""
+        counts: list[tuple[int, int]] = []  # frames and strips in each, by size
+
+        def strips() -> Iterator[Tensor]:
+            for picture in pictures:
+                rows = (picture.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
+                tops = range(0, rows, STRIP)
+                counts.append((len(picture), len(tops)))
+                for frame in picture.permute(0, 3, 1, 2).split(1):
+                    for top in tops:
+                        yield frame[:, :, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]]
+
+        given = iter(each(net, strips(), self.dtype))
         maps = []
-        for size in sizes:
-            strips = math.ceil(_rows(size[0]) / STRIP)
-            frames = [list(itertools.islice(found, strips)) for _ in images]
-            whole = [[torch.cat(parts, dim=-2) for parts in zip(*frame, strict=True)] for frame in frames]
-            maps.append(self._found([torch.cat(parts) for parts in zip(*whole, strict=True)]))
+        for frames, count in counts:
+            whole = [zip(*itertools.islice(given, count), strict=True) for _ in range(frames)]
+            joined = zip(*([torch.cat(parts, dim=-2) for parts in frame] for frame in whole), strict=True)
+            maps.append(_scored(*(torch.cat(parts) for parts in joined)))
         return maps
+
+    def _found(self, images: Tensor) -> list[Cells]:
+        """The cells above the first threshold at each of `sizes`.
+
+        Where there is a rough PNet too, that says which cells may be; they are computed anew, each from what it sees.
+        """
+        threshold = self.params.thresholds[0]
+        rough = self.net.rough if isinstance(self.net, StandIn) else None
+        if rough is not None:
+            pictures = [_resized(images, size) for size in self.sizes(images)]
+            maps = self._in_strips(rough, pictures)
+            found = [Cells.above(SCREEN * threshold, *level) for level in maps]
+            if sum(len(cells.frame) for cells in found) <= DENSE * sum(scores.numel() for scores, _ in maps):
+                anew = [self._anew(picture, cells) for picture, cells in zip(pictures, found, strict=True)]
+                return [cells.rows(cells.scores > threshold) for cells in anew]
+        return [Cells.above(threshold, *level) for level in self.maps(images)]
+
+    def _anew(self, picture: Tensor, cells: Cells) -> Cells:
+        """Cells of frames [B, h, w, 3] with the scores and offsets that PNet gives for the pixels they see alone."""
+        scores, offsets = torch.empty_like(cells.scores), torch.empty_like(cells.offsets)
+        parts = list(_seen(picture, cells))
+        given = each(self.net, (pixels for _, pixels in parts), self.dtype)
+        for (index, _), outputs in zip(parts, given, strict=True):
+            of_scores, of_offsets = _scored(*outputs)
+            scores[index], offsets[index] = of_scores[:, 0, 0], of_offsets[:, :, 0, 0]
+        return replace(cells, scores=scores, offsets=offsets)
 
     def cells(self, row: Tensor, column: Tensor, across: Tensor | float, down: Tensor | float) -> Tensor:
         """The boxes [..., 4] in pixels of the frame of PNet's output cells, where one of its pixels is across x down
@@ -118,24 +180,12 @@ class Proposer:
             cells[..., 2:] += 1
         return cells
 
-    def _level(
-        self, images: Tensor, size: tuple[int, int], scores: Tensor, offsets: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _level(self, images: Tensor, size: tuple[int, int], found: Cells) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What is proposed at one scale: frame, cells in pixels of the frame, scores, offsets."""
-        frame, row, column = (scores > self.params.thresholds[0]).nonzero().unbind(1)
-        score, offset = scores[frame, row, column], offsets[frame, :, row, column]
-        cells = self.cells(row, column, images.shape[2] / size[1], images.shape[1] / size[0])
-        kept = self._best(score, frame)
-        kept = kept[nms(cells[kept], score[kept], frame[kept], self.params.nms[0])]
-        return frame[kept], cells[kept], score[kept], offset[kept]
-
-    def _input(self, images: Tensor) -> Tensor:
-        return images.permute(0, 3, 1, 2).to(self.dtype)
-
-    def _found(self, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores and offsets, of PNet's outputs."""
-        logits, offsets = given[0].float(), given[1].float()
-        return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets
+        cells = self.cells(found.row, found.column, images.shape[2] / size[1], images.shape[1] / size[0])
+        kept = self._best(found.scores, found.frame)
+        kept = kept[nms(cells[kept], found.scores[kept], found.frame[kept], self.params.nms[0])]
+        return found.frame[kept], cells[kept], found.scores[kept], found.offsets[kept]
 
     def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
         kept = best_of_each(scores, frame, self.params.max_proposals)
@@ -173,7 +223,7 @@ class Judge:
             )
             for at, box in zip(frame.split(chunk), chunks, strict=True)
         )
-        given = each(self.net, crops) if len(boxes) else [self.net(crop) for crop in crops]
+        given = each(self.net, crops, self.dtype) if len(boxes) else [self.net(crop) for crop in crops]
         for box, (logits, offsets, points) in zip(chunks, given, strict=True):
             logits = logits.float()
             scores.append((logits[:, 1] - logits[:, 0]).sigmoid())
@@ -244,22 +294,24 @@ def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorP
     return Detections(frames, frame[inside], boxes[inside], scores[inside], corners)
 
 
-def _pixels(images: Tensor) -> Tensor:
-    """Bytes as they are resized: on a GPU as floats, made once for all sizes."""
-    return images if images.device.type == "cpu" else images.float()
+def _scored(logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """What PNet gives as scores and offsets, in float32."""
+    logits = logits.float()
+    return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets.float()
 
 
-def _rows(height: int) -> int:
-    """Rows of PNet's output for a picture so high."""
-    return (height - FIELD[0] + 1) // STRIDE[0] + 1
-
-
-def _strips(images: Tensor) -> Iterator[Tensor]:
-    """Each frame of [B, h, w, 3] in strips of which PNet makes `STRIP` rows."""
-    rows = _rows(images.shape[1])
-    for image in images.split(1):
-        for top in range(0, rows, STRIP):
-            yield image[:, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]]
+def _seen(picture: Tensor, cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
+    """What cells see of frames [B, h, w, 3], by parts: which cells, and pixels [n, 3, 12, 47]; one alone at an edge,
+    where it sees less."""
+    top, left = STRIDE[0] * cells.row, STRIDE[1] * cells.column
+    whole = (top + FIELD[0] <= picture.shape[1]) & (left + FIELD[1] <= picture.shape[2])
+    fields = picture.unfold(1, FIELD[0], STRIDE[0]).unfold(2, FIELD[1], STRIDE[1])
+    for index in whole.nonzero().squeeze(1).split(FIELDS):
+        if len(index):
+            yield index, fields[cells.frame[index], cells.row[index], cells.column[index]]
+    for index in (~whole).nonzero():
+        y, x = int(top[index]), int(left[index])
+        yield index, picture[cells.frame[index], y : y + FIELD[0], x : x + FIELD[1]].permute(0, 3, 1, 2)
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,17 @@ def networks(detector: MtcnnDetector) -> list[Network]:
     free = {0: "batch", 2: "height", 3: "width"}
     photo, crops = torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]), torch.zeros(2, 3, *detector.judge.size)
     return [
-        Network(pnet.info.name, detector.propose, "net", photo, outputs[:2], _metadata(pnet), free),
+        Network(
+            pnet.info.name,
+            detector.propose,
+            "net",
+            photo,
+            outputs[:2],
+            _metadata(pnet),
+            free,
+            rough=torch.bfloat16,
+            reads=torch.uint8,
+        ),
         Network(onet.info.name, detector.judge, "net", crops, outputs, _metadata(onet)),
     ]
 

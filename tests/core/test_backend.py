@@ -102,8 +102,8 @@ def test_each_of_many_batches_gets_its_own_answer(free: bool, threads: int, tmp_
         torch.set_num_threads(before)
     batches = [torch.randn(1 + 5 * number % 13, 3, 8 + free * (number % 4), 9) for number in range(17)]
     with pytest.raises(LprfError, match=r"does not run on \[1, 4, 8, 9\]"):
-        each(stand_in, [*batches, torch.zeros(1, 4, 8, 9)])
-    found = each(stand_in, iter(batches))
+        each(stand_in, [*batches, torch.zeros(1, 4, 8, 9)], torch.float32)
+    found = each(stand_in, iter(batches), torch.float32)
     assert len(found) == len(batches)
     for images, (x, mean, none) in zip(batches, found, strict=True):
         wanted = network.module(images)
@@ -127,6 +127,18 @@ def test_a_model_is_kept_until_what_it_is_made_of_changes(cache: Path, monkeypat
         network.module.conv.weight[0, 0, 0, 0] += 1e-3
     backend._model(network, "onnxruntime", runtime, CPU, "this")
     assert len(set(cache.iterdir()) - {first}) == 1
+
+
+@needs["openvino"]
+def test_openvino_reads_bytes(tmp_path: Path) -> None:
+    """The floats that they stand for, in whatever order they lie."""
+    network = tiny(free=True)
+    model = OpenVinoModel(write(network, tmp_path / "tiny.onnx", "this"), reads=torch.uint8)
+    images = torch.randint(0, 256, (3, 20, 31, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    wanted = network.module(images.float())
+    x, mean = model(images)
+    torch.testing.assert_close(x, wanted[0].detach(), atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(mean, wanted[1].detach(), atol=1e-2, rtol=1e-4)
 
 
 @needs["openvino"]
