@@ -49,6 +49,19 @@ def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixt
     assert f"  lprf {verb}" in shown.partition("Examples:")[2]
 
 
+@pytest.mark.parametrize(("given", "told"), [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+def test_torchs_threads_sleep_soon_where_they_wait(
+    given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As GNU's OpenMP understood it when torch was imported; what the user has set stays."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    shown = lprf("doctor", OMP_DISPLAY_ENV="VERBOSE", **given).stderr
+    if "GOMP_SPINCOUNT" not in shown:
+        pytest.skip("torch computes with another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{told}'" in shown
+
+
 def test_every_module_of_the_command_line_is_a_verb() -> None:
     folder = ROOT / "core" / "lprf" / "cli"
     modules = {path.stem.replace("_", "-") for path in folder.glob("*.py")} - {"--init--", "common"}

@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and give its exit code; errors are printed, and raised only under `--debug`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    _wait_quietly()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is not text must not end a run
             stream.reconfigure(errors="backslashreplace")
@@ -92,6 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lprf: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         print(f"{_save_trace()}; --debug shows it here", file=sys.stderr)
         return UNEXPECTED
+
+
+def _wait_quietly() -> None:
+    """Let torch's threads sleep soon where they wait for each other, before torch is there: by themselves they spin on,
+    each on a core that another program may need before what they wait for can go on."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def _main(arguments: list[str]) -> int:
