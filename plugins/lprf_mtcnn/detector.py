@@ -155,20 +155,37 @@ class Proposer:
             pictures = [_resized(images, size) for size in self.sizes(images)]
             maps = self._in_strips(rough, pictures)
             found = [Cells.above(SCREEN * threshold, *level) for level in maps]
-            if sum(len(cells.frame) for cells in found) <= DENSE * sum(scores.numel() for scores, _ in maps):
-                anew = [self._anew(picture, cells) for picture, cells in zip(pictures, found, strict=True)]
-                return [cells.rows(cells.scores > threshold) for cells in anew]
+            if pictures and sum(len(cells.frame) for cells in found) <= DENSE * sum(
+                scores.numel() for scores, _ in maps
+            ):
+                return [cells.rows(cells.scores > threshold) for cells in self._anew(pictures, found)]
         return [Cells.above(threshold, *level) for level in self.maps(images)]
 
-    def _anew(self, picture: Tensor, cells: Cells) -> Cells:
-        """Cells of frames [B, h, w, 3] with the scores and offsets that PNet gives for the pixels they see alone."""
-        scores, offsets = torch.empty_like(cells.scores), torch.empty_like(cells.offsets)
-        parts = list(_seen(picture, cells))
+    def _anew(self, pictures: list[Tensor], found: list[Cells]) -> list[Cells]:
+        """Cells of frames [B, h, w, 3] at each size, with what PNet gives for the pixels that each sees alone."""
+        counts = [len(cells.frame) for cells in found]
+        places, fields, parts = [], [], []  # of all cells, by size: which they are, and what they see
+        for before, picture, cells in zip(itertools.accumulate(counts, initial=0), pictures, found, strict=False):
+            top, left = STRIDE[0] * cells.row, STRIDE[1] * cells.column
+            whole = (top + FIELD[0] <= picture.shape[1]) & (left + FIELD[1] <= picture.shape[2])
+            seen = picture.unfold(1, FIELD[0], STRIDE[0]).unfold(2, FIELD[1], STRIDE[1])
+            fields.append(seen[cells.frame[whole], cells.row[whole], cells.column[whole]])
+            places.append(before + whole.nonzero().squeeze(1))
+            for index in (~whole).nonzero():  # at an edge, where they see less
+                y, x = int(top[index]), int(left[index])
+                edge = picture[cells.frame[index], y : y + FIELD[0], x : x + FIELD[1]]
+                parts.append((before + index, edge.permute(0, 3, 1, 2)))
+        place, field = torch.cat(places), torch.cat(fields)
+        for first in range(0, len(place), FIELDS):  # the last filled up: a new shape takes an engine time and memory
+            index = torch.arange(first, first + FIELDS).clamp(max=len(place) - 1)
+            parts.append((place[index], field[index]))
+        scores, offsets = torch.empty(sum(counts)), torch.empty(sum(counts), 4)
         given = each(self.net, (pixels for _, pixels in parts), self.dtype)
         for (index, _), outputs in zip(parts, given, strict=True):
             of_scores, of_offsets = _scored(*outputs)
             scores[index], offsets[index] = of_scores[:, 0, 0], of_offsets[:, :, 0, 0]
-        return replace(cells, scores=scores, offsets=offsets)
+        anew = zip(found, scores.split(counts), offsets.split(counts), strict=True)
+        return [replace(cells, scores=scores, offsets=offsets) for cells, scores, offsets in anew]
 
     def cells(self, row: Tensor, column: Tensor, across: Tensor | float, down: Tensor | float) -> Tensor:
         """The boxes [..., 4] in pixels of the frame of PNet's output cells, where one of its pixels is across x down
@@ -298,20 +315,6 @@ def _scored(logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """What PNet gives as scores and offsets, in float32."""
     logits = logits.float()
     return (logits[:, 1] - logits[:, 0]).sigmoid(), offsets.float()
-
-
-def _seen(picture: Tensor, cells: Cells) -> Iterator[tuple[Tensor, Tensor]]:
-    """What cells see of frames [B, h, w, 3], by parts: which cells, and pixels [n, 3, 12, 47]; one alone at an edge,
-    where it sees less."""
-    top, left = STRIDE[0] * cells.row, STRIDE[1] * cells.column
-    whole = (top + FIELD[0] <= picture.shape[1]) & (left + FIELD[1] <= picture.shape[2])
-    fields = picture.unfold(1, FIELD[0], STRIDE[0]).unfold(2, FIELD[1], STRIDE[1])
-    for index in whole.nonzero().squeeze(1).split(FIELDS):
-        if len(index):
-            yield index, fields[cells.frame[index], cells.row[index], cells.column[index]]
-    for index in (~whole).nonzero():
-        y, x = int(top[index]), int(left[index])
-        yield index, picture[cells.frame[index], y : y + FIELD[0], x : x + FIELD[1]].permute(0, 3, 1, 2)
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
