@@ -25,7 +25,7 @@ from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, PNet, for_bg
 from lprf_mtcnn.params import DetectorParams
 
 STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
-SCREEN = 0.7  # of the first threshold, for a rough look: of 12,000 cells above it bfloat16 gave none less than 0.92 of it
+SCREEN = 0.7  # of the first threshold, for a rough look: bfloat16 gave 12,000 cells above it 0.92 of it or more
 DENSE = 0.02  # of all cells: where the rough look finds more, all are computed anew
 FIELDS = 32  # cells computed anew at a time
 CROPS, CUDA_CROPS = 64, 1024  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
