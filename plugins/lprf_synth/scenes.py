@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lprf.context import Context
     from lprf_synth.plugin import ScenesParams
 
-VERSION = 1
+VERSION = 2
 
 SHAPES = ((4, 3), (4, 3), (16, 9), (1, 1), (3, 4), (3, 4), (72, 116))  # width to height of rendered backgrounds
 REAL_WIDTH = (45.0, 300.0)  # px, of a real plate that a scene aims at
