@@ -78,7 +78,7 @@ class _Compared(StandIn):
     largest: float | None = None
 
     def __call__(self, images: Tensor) -> Any:
-        truths, values = self.module(images), super().__call__(images)
+        truths, values = self.module(images.float()), super().__call__(images)  # models may be given bytes
         for truth, value in [(truths, values)] if isinstance(truths, Tensor) else zip(truths, values, strict=True):
             if truth is not None and truth.numel():
                 self.difference = max(self.difference or 0.0, float((value - truth).abs().max()))
