@@ -4,6 +4,9 @@ Both sides start from the same weights and see the same 200 batches of rendered 
 forward, loss, backward and the optimiser's. Steps of the two alternate, so that a machine whose speed drifts does both
 the same wrong; a ratio is of the medians. Ours keeps freed memory, which would speed up the plain one too, so the
 plain one runs in a process of its own.
+
+Each side drops out what its own coins say, and rounds as its own order of sums has it; either alone parts the losses of
+two runs by several percent. `--exact` is for comparing losses: both drop out the same and compute in float64.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from lprf import weights
 from lprf.context import Context
@@ -28,7 +31,7 @@ from lprf_synth.crops import SynthPlates
 from lprf_synth.plugin import PlatesParams
 from plain_lprnet import PlainLPRNet
 
-SIZE, LENGTH, PLATES = (24, 94), 7, 2048
+SIZE, LENGTH, PLATES, DROPOUT = (24, 94), 7, 2048, 0.5
 
 
 def plates() -> tuple[np.ndarray, np.ndarray]:
@@ -48,18 +51,36 @@ def plates() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array(codes)
 
 
-def side(
-    plain: bool, threads: int, batch: int, dropout: float, data: tuple[np.ndarray, np.ndarray], pipe: Connection
-) -> None:
+class SameCoins(nn.Module):
+    """Dropout whose coins depend on how often it was called alone, not on how a side lays out its tensors."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p, self.toss = p, torch.Generator().manual_seed(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.rand(x.shape, generator=self.toss) >= self.p
+        return x * kept.to(x.dtype) / (1 - self.p)
+
+
+def side(options: argparse.Namespace, plain: bool, data: tuple[np.ndarray, np.ndarray], pipe: Connection) -> None:
     """Take a step whenever told to; answers with its seconds and its loss."""
-    torch.set_num_threads(threads)
+    batch = options.batch
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     classes = len(load_format("cn").alphabet) + 1
-    ours = LPRNet(classes, SIZE, dropout=dropout)
-    net: nn.Module = (
-        PlainLPRNet(classes, dropout).load_ours(ours) if plain else ours.to(memory_format=torch.channels_last)
-    )
-    net.train()
+    ours = LPRNet(classes, SIZE, dropout=DROPOUT)
+    net: nn.Module = ours.to(memory_format=torch.channels_last)
+    if plain:
+        net = PlainLPRNet(classes, DROPOUT).load_ours(ours)
+    dtype = torch.float64 if options.exact else torch.float32
+    if options.exact:
+        coins = SameCoins(DROPOUT)
+        if plain:
+            net.four[1] = net.four[5] = coins
+        else:
+            net.dropout = coins
+    net.train().to(dtype)
     if not plain:
         keep_freed()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
@@ -70,10 +91,10 @@ def side(
         rows = rng.integers(len(images), size=batch)
         pixels, texts = torch.from_numpy(images[rows]), torch.from_numpy(codes[rows])
         start = time.perf_counter()
-        x = (pixels.permute(0, 3, 1, 2).float() - MEAN) / SCALE
-        with torch.autocast("cpu", torch.bfloat16, enabled=not plain):
+        x = (pixels.permute(0, 3, 1, 2).to(dtype) - MEAN) / SCALE
+        with torch.autocast("cpu", torch.bfloat16, enabled=not (plain or options.exact)):
             logits = net(x.contiguous() if plain else x)
-        scores = logits.float().log_softmax(1).permute(2, 0, 1)
+        scores = logits.to(dtype).log_softmax(1).permute(2, 0, 1)
         loss = F.ctc_loss(scores, texts, steps, lengths, classes - 1, zero_infinity=True)
         optimizer.zero_grad()
         loss.backward()
@@ -86,15 +107,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--dropout", type=float, default=0.5, help="0: none, for losses that chance does not part")
+    parser.add_argument("--exact", action="store_true", help="in float64, dropping out the same: for losses, not speed")
     options = parser.parse_args()
     data = plates()
     spawn = multiprocessing.get_context("spawn")
     pipes = []
     for plain in (True, False):
         pipe, theirs = spawn.Pipe()
-        given = (plain, options.threads, options.batch, options.dropout, data, theirs)
-        spawn.Process(target=side, args=given, daemon=True).start()
+        spawn.Process(target=side, args=(options, plain, data, theirs), daemon=True).start()
         pipes.append(pipe)
     seconds: list[list[float]] = [[], []]
     losses: list[list[float]] = [[], []]

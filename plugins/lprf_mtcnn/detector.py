@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lprf.boxes import best_of_each, clipped, nms
+from lprf.boxes import best_of_each, clipped, decode, decode_corners, grown, nms
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.network import StandIn, each
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import decode, decode_corners, grown
 from lprf_mtcnn.fixed import FixedDetection
 from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, PNet, for_bgr_bytes, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams

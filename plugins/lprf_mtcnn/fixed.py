@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lprf.boxes import overlaps
-from lprf_mtcnn.boxes import decode
+from lprf.boxes import decode, overlaps
 from lprf_mtcnn.params import DetectorParams
 
 if TYPE_CHECKING:

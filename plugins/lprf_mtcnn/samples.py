@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ import torch.utils.data
 from torch import Tensor
 
 from lprf import weights
-from lprf.boxes import areas, clipped, overlaps
+from lprf.boxes import areas, clipped, encode, encode_corners, grown, overlaps
 from lprf.context import Context
 from lprf.data import Dataset, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.files import replacing
 from lprf.sampling import sample_boxes
-from lprf_mtcnn.boxes import encode, encode_corners, grown
+from lprf.training.photos import mirrored, usable
 from lprf_mtcnn.detector import Judge, Proposals, Proposer
 from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
@@ -117,32 +117,6 @@ def label_cells(
         its = (shares[:, index] >= max(RESCUED, 0.9 * float(best[index]))) & (labels != POSITIVE)
         labels[its], plate[its] = POSITIVE, index
     return labels, plate
-
-
-def usable(plates: tuple[Truth, ...], shape: tuple[int, int], source: str) -> tuple[list[Truth], list[str]]:
-    """The labels that make sense in a photo of `shape` (h, w), their boxes cut at its border; what ails the rest."""
-    good, problems = [], []
-    for plate in plates:
-        x1, y1, x2, y2 = plate.box
-        inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(shape[1])), min(y2, float(shape[0])))
-        if not all(math.isfinite(value) for value in plate.box) or x2 <= x1 or y2 <= y1:
-            problems.append(f"{source}: the box {plate.box} is none")
-        elif inside[2] - inside[0] < 1 or inside[3] - inside[1] < 1:
-            problems.append(f"{source}: the box {plate.box} lies outside the photo of {shape[1]} × {shape[0]}")
-        else:
-            good.append(replace(plate, box=inside))
-    return good, problems
-
-
-def mirrored(image: np.ndarray, plates: list[Truth]) -> tuple[np.ndarray, list[Truth]]:
-    """A photo uint8 [h, w, 3] with left and right exchanged, and its labels, whose corners stay TL TR BR BL."""
-    width = float(image.shape[1])
-    turned = []
-    for plate in plates:
-        x1, y1, x2, y2 = plate.box
-        corners = None if plate.corners is None else np.asarray(plate.corners)[[1, 0, 3, 2]] * (-1, 1) + (width, 0)
-        turned.append(replace(plate, box=(width - x2, y1, width - x1, y2), corners=corners))
-    return np.ascontiguousarray(image[:, ::-1]), turned
 
 
 def cut(image: np.ndarray, x: float, y: float, scale: float, size: tuple[int, int], fill: float = 0.0) -> np.ndarray:

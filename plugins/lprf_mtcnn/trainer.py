@@ -21,14 +21,15 @@ from lprf import weights
 from lprf.builtin.metrics import iou_matrix, match
 from lprf.context import Context
 from lprf.data import Dataset, Frames, Origin
-from lprf.errors import InputFailure, LprfError
+from lprf.errors import LprfError
 from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.loop import Task, Trained, train
+from lprf.training.photos import photos_with_boxes
 from lprf_mtcnn.detector import Judge, Proposals, Proposer, decide
 from lprf_mtcnn.nets import ContextONet, ONet, PNet, load_pnet, normalise, onet_metadata, pnet_metadata
 from lprf_mtcnn.params import DetectorParams
-from lprf_mtcnn.samples import NEGATIVE, PART, POSITIVE, Samples, usable
+from lprf_mtcnn.samples import NEGATIVE, PART, POSITIVE, Samples
 from lprf_mtcnn.training_params import OnetTrainerParams, PnetTrainerParams
 
 logger = logging.getLogger("lprf.training")
@@ -49,7 +50,9 @@ class PnetTask(Task):
         self.net = net
         self.networks = {"pnet": net}
         self.steps_per_epoch = max(1, len(samples) // params.batch)
-        self.val = functools.cache(lambda: [] if val is None else _photos(val, params))
+        self.val = functools.cache(
+            lambda: [] if val is None else photos_with_boxes(val, params.val_photos, params.min_plate)
+        )
 
     def batch(self, step: int, rng: np.random.Generator, share: Share) -> Any:
         batch = self.params.batch
@@ -185,7 +188,10 @@ class OnetTask(Task):
             return []
         net = load_pnet(weights.load(weights.read_info(self.samples.pnet)))
         propose = Proposer(net, DetectorParams(min_plate=self.params.min_plate), self.device, told=False)
-        return [(image, boxes, propose(image.to(self.device))) for image, boxes in _photos(val, self.params)]
+        return [
+            (image, boxes, propose(image.to(self.device)))
+            for image, boxes in photos_with_boxes(val, self.params.val_photos, self.params.min_plate)
+        ]
 
 
 class PnetTrainer:
@@ -238,26 +244,6 @@ def _written(
         told = {"summary": TITLES[name], "licence": params.licence, "training": training}
         weights.save(path, result.weights[name], {**metadata, **told})
     return {"weights": path}
-
-
-def _photos(dataset: Dataset, params: PnetTrainerParams | OnetTrainerParams) -> list[tuple[Tensor, np.ndarray]]:
-    """Photos uint8 [1, H, W, 3] to validate on, with the boxes in them that are not too small."""
-    count = min(len(dataset), params.val_photos)
-    found = []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist() if count else []:
-        try:
-            example = dataset[index]
-            image = example.image()
-        except InputFailure as failure:
-            logger.warning("validation: left out: %s", failure)
-            continue
-        good, problems = usable(example.plates, image.shape[:2], example.source)
-        for problem in problems:
-            logger.warning("validation: left out: %s", problem)
-        boxes = np.array([plate.box for plate in good], np.float32).reshape(-1, 4)
-        large = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) >= params.min_plate[0] * params.min_plate[1]
-        found.append((torch.from_numpy(image).unsqueeze(0), boxes[large]))
-    return found
 
 
 def _looks(count: int, params: PnetTrainerParams | OnetTrainerParams, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Boxes against slow, plain loops."""
+"""Boxes against slow, plain loops; offsets against numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -64,3 +64,18 @@ def test_the_best_of_each_group() -> None:
     group = torch.tensor([2, 0, 0, 0, 2])
     assert b.best_of_each(scores, group, 2).tolist() == [1, 3, 4, 0]
     assert b.best_of_each(scores, group, 1).tolist() == [1, 4]
+
+
+def test_offsets_are_in_sizes_of_the_box() -> None:
+    box = torch.tensor([[10.0, 20, 50, 30]])
+    assert torch.allclose(b.decode(box, torch.tensor([[0.1, -0.2, 0.0, 0.5]])), torch.tensor([[14.0, 18, 50, 35]]))
+    offsets = b.encode_corners(box, torch.tensor([[[12.0, 19], [50, 20], [49, 31], [10, 30]]]))
+    expected = torch.tensor([[[0.05, -0.1], [0, 0], [-0.025, 0.1], [0, 0]]])
+    assert torch.allclose(offsets, expected, atol=1e-6)
+
+
+def test_decoding_undoes_encoding() -> None:
+    boxes, targets = _random(20, 3)[0], _random(20, 4)[0]
+    corners = torch.rand(20, 4, 2) * 90
+    assert torch.allclose(b.decode(boxes, b.encode(boxes, targets)), targets, atol=1e-4)
+    assert torch.allclose(b.decode_corners(boxes, b.encode_corners(boxes, corners)), corners, atol=1e-4)

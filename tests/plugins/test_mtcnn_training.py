@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from lprf import weights
+from lprf.boxes import decode, decode_corners
 from lprf.context import Context
 from lprf.data import Example, Frames, Origin, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.testing import DetectorSuite
 from lprf.training.distributed import Share
-from lprf_mtcnn.boxes import decode, decode_corners
 from lprf_mtcnn.detector import MtcnnDetector
 from lprf_mtcnn.nets import CELL, FIELD, ONet, PNet, normalise, onet_metadata, pnet_metadata
 from lprf_mtcnn.params import DetectorParams
