@@ -12,7 +12,7 @@ import numpy as np
 from lprf.builtin.augment import degrade
 from lprf.data import Example, Truth
 from lprf.errors import LprfError
-from lprf_synth.plates import Holder, Kind, blend, draw, kinds, plain, sample_style, sample_text, word_mask
+from lprf_synth.plates import Holder, Kind, blend, draw, identity, kinds, plain, sample_style, sample_text, word_mask
 
 if TYPE_CHECKING:
     from lprf.context import Context
@@ -251,4 +251,4 @@ class SynthPlates:
 
     def fingerprint(self) -> str:
         told = f"synth.plates {VERSION} {self.seed} {self.difficulty} {self.params.model_dump_json(exclude={'seed'})}"
-        return hashlib.sha256(told.encode()).hexdigest()
+        return hashlib.sha256(f"{told} {identity(self.params.country)}".encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pydantic
 from lprf.component import Params
 from lprf.errors import LprfError
 from lprf.source import read_file
-from lprf_synth.atlas import CELL, MARGIN, field, mask
+from lprf_synth.atlas import CELL, MARGIN, PATH, field, mask
 from lprf_synth.trim import Box, Colour, Mark, draw_mark, draw_stars, landscape, pick, relief
 
 FOLDER = Path(__file__).parent / "countries"
@@ -243,6 +244,15 @@ def _trim(kind: Kind, rng: np.random.Generator) -> dict[str, Any]:
     if kind.relief:
         style["relief"] = float(max(0.0, rng.normal(0, kind.relief)))
     return style
+
+
+@functools.cache
+def identity(country: str) -> str:
+    """A hash of all that says what a country's plates look like: its description and the glyphs. Raises LprfError."""
+    told = hashlib.sha256(PATH.read_bytes())
+    for kind in kinds(country).values():
+        told.update(kind.model_dump_json().encode())
+    return told.hexdigest()
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from lprf.builtin.datasets import picture_size, read_picture
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf_synth.crops import draw_frame, view
-from lprf_synth.plates import Kind, draw, kinds, plain, sample_style, sample_text
+from lprf_synth.plates import Kind, draw, identity, kinds, plain, sample_style, sample_text
 from lprf_synth.scenery import Box, backdrop, captions, car, clutter, glow, overlap
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Scenes:
 
     def fingerprint(self) -> str:
         told = f"synth.scenes {VERSION} {self.seed} {self.params.model_dump_json(exclude={'seed'})}"
-        parts = [told, *(dataset.fingerprint() for dataset in self.backgrounds)]
+        parts = [told, *map(identity, self.params.countries), *(dataset.fingerprint() for dataset in self.backgrounds)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

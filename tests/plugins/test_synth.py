@@ -20,7 +20,7 @@ from lprf.errors import LprfError
 from lprf_synth import scenery
 from lprf_synth.atlas import field
 from lprf_synth.crops import SynthPlates, draw_holder, render_crop
-from lprf_synth.plates import FOLDER, Holder, cells, draw, kinds, sample_style, sample_text
+from lprf_synth.plates import FOLDER, Holder, cells, draw, identity, kinds, sample_style, sample_text
 from lprf_synth.plugin import PlatesParams, ScenesParams
 from lprf_synth.scenes import Scenes
 
@@ -135,6 +135,16 @@ def test_scenes_are_the_same_in_any_order(tmp_path: Path) -> None:
         [p.box for p in plates] for plates, _ in forward
     ]
     assert one.fingerprint() == two.fingerprint() != Scenes(params).run()["dataset"].fingerprint()
+
+
+def test_another_description_is_another_dataset(tmp_path: Path) -> None:
+    text = (FOLDER / "de.yaml").read_text(encoding="utf-8")
+    for name, changed in (("a", text), ("b", text), ("c", text.replace("[520, 110]", "[520, 111]"))):
+        (tmp_path / f"{name}.yaml").write_text(changed, encoding="utf-8")
+    a, b, c = (identity(str(tmp_path / f"{name}.yaml")) for name in "abc")
+    assert a == b != c
+    one, two = (SynthPlates(PlatesParams(seed=1, country=name)).fingerprint() for name in ("de", "us"))
+    assert one != two
 
 
 @pytest.mark.slow
