@@ -257,6 +257,15 @@ def test_the_smallest_pictures_can_be_drawn_on(size: tuple[int, int]) -> None:
     draw(np.zeros((*size, 3), np.uint8), [reading("沪A12345", (0, 0, size[1], size[0]), [(0, 0)] * 4)])
 
 
+def test_a_text_that_fits_no_format_is_marked() -> None:
+    drawn = {}
+    for fits in (None, True, False):
+        image = np.zeros((200, 400, 3), np.uint8)
+        draw(image, [replace(reading("A12345", (50, 100, 60, 110)), fits=fits)])
+        drawn[fits] = np.flatnonzero(image.any(axis=(0, 2)))[-1]  # how far to the right
+    assert drawn[None] == drawn[True] < drawn[False]
+
+
 def test_only_pictures_with_plates(tmp_path: Path) -> None:
     sink = annotate(tmp_path, only_found=True)
     value = readings(Origin("a.jpg"))

@@ -144,7 +144,10 @@ class Annotate:
 
 
 def draw(image: np.ndarray, found: list[Reading]) -> None:
-    """Draw plates into `image` (uint8 [H, W, 3] BGR), in place: the corners, or else the box, and the text."""
+    """Draw plates into `image` (uint8 [H, W, 3] BGR), in place: the corners, or else the box, and the text.
+
+    A "?" follows a text that fits no plate format.
+    """
     height, width = image.shape[:2]
     line = max(1, round(min(height, width) / 300))
     for reading in found:
@@ -156,7 +159,7 @@ def draw(image: np.ndarray, found: list[Reading]) -> None:
             cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), COLOUR, line)
         text = reading.text or (f"{reading.detection_score:.2f}" if reading.detection_score is not None else "")
         if text:
-            _label(image, text, x1, y1, y2)
+            _label(image, text + (" ?" if reading.fits is False else ""), x1, y1, y2)
 
 
 def _label(image: np.ndarray, text: str, x: int, top: int, bottom: int) -> None:
