@@ -41,15 +41,6 @@ def decode(boxes: Tensor, offsets: Tensor) -> Tensor:
     return boxes + offsets * sizes
 
 
-def grown(boxes: Tensor, margin: tuple[float, float]) -> Tensor:
-    """`boxes` that reach further on each side, by so many of their widths and heights."""
-    if margin == (0, 0):
-        return boxes
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    room = torch.stack([width * margin[0], height * margin[1]], dim=1)
-    return torch.cat([boxes[:, :2] - room, boxes[:, 2:] + room], dim=1)
-
-
 def box_corners(boxes: Tensor) -> Tensor:
     """[N, 4] to the boxes' own corners, TL TR BR BL, [N, 4, 2]."""
     x1, y1, x2, y2 = boxes.unbind(1)

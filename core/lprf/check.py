@@ -229,10 +229,9 @@ class _Checker:
             at = path if self.tree.get(*path) is not None else ("graph", name, "uses")
             try:
                 info = weights.find(wanted, self.folder)
-                if info.architecture != marker.architecture:
-                    raise WeightsError(
-                        f"the weights '{wanted}' are of {info.architecture}, {param} needs {marker.architecture}"
-                    )
+                if info.architecture not in marker.architectures:
+                    needed = " or ".join(marker.architectures)
+                    raise WeightsError(f"the weights '{wanted}' are of {info.architecture}, {param} needs {needed}")
                 if found is not None:
                     found[param] = info
             except WeightsError as error:

@@ -31,14 +31,19 @@ class Params(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class WeightsParam:
-    """Marks a parameter that names weights, with the architecture they must have."""
+    """Marks a parameter that names weights, with the architecture they must have, or others that will do as well."""
 
     architecture: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        return (self.architecture, *self.others)
 
 
-def weights_name(architecture: str) -> Any:
-    """The type of a parameter that names weights of one architecture: `Annotated[str, WeightsParam(…)]`."""
-    return Annotated[str, WeightsParam(architecture)]
+def weights_name(architecture: str, *others: str) -> Any:
+    """The type of a parameter that names weights of one of these architectures: `Annotated[str, WeightsParam(…)]`."""
+    return Annotated[str, WeightsParam(architecture, others)]
 
 
 @dataclass(frozen=True)

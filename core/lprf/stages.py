@@ -472,10 +472,11 @@ def _shipped_for(files: Iterable[Path], plugins: Plugins) -> list[dict[str, Any]
         except RecipeError:
             continue
         settings = {
-            f"{node.name}.{param}": by_architecture[marker.architecture]
+            f"{node.name}.{param}": by_architecture[architecture]
             for node in nodes
             for param, marker in marked(node.component.params, WeightsParam).items()
-            if marker.architecture in by_architecture
+            for architecture in marker.architectures
+            if architecture in by_architecture
         }
         if len(settings) > len(best["settings"]):
             best = {"recipe": name, "settings": settings}

@@ -480,9 +480,8 @@ def verify(info: WeightsInfo, architectures: Iterable[str]) -> list[str]:
 def architectures(components: Iterable[Component]) -> set[str]:
     """The architectures that the components' parameters name."""
     return {
-        mark.architecture
+        architecture
         for component in components
-        for field in component.params.model_fields.values()
-        for mark in field.metadata
-        if isinstance(mark, WeightsParam)
+        for mark in marked(component.params, WeightsParam).values()
+        for architecture in mark.architectures
     }

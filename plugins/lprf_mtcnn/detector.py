@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lprf.boxes import best_of_each, clipped, decode, decode_corners, grown, nms
+from lprf.boxes import best_of_each, clipped, decode, decode_corners, nms
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.network import StandIn, each
 from lprf.sampling import sample_boxes
+from lprf.weights import Weights
 from lprf_mtcnn.fixed import FixedDetection
-from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, PNet, for_bgr_bytes, load_onet, load_pnet
-from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, STRIDE, ONet, PNet, for_bgr_bytes, load_onet, load_pnet
+from lprf_mtcnn.params import CENTERNET_SCORES, DetectorParams
 
 STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
 SCREEN = 0.7  # of the first threshold, for a rough look: bfloat16 gave 12,000 cells above it 0.92 of it or more
@@ -148,7 +149,7 @@ class Proposer:
 
         Where there is a rough PNet too, that says which cells may be; they are computed anew, each from what it sees.
         """
-        threshold = self.params.thresholds[0]
+        threshold = self.params.scores[0]
         rough = self.net.rough if isinstance(self.net, StandIn) else None
         if rough is not None:
             pictures = [_resized(images, size) for size in self.sizes(images)]
@@ -219,11 +220,39 @@ class Proposer:
         self.dropped += count
 
 
+class CenterNetProposer:
+    """A CenterNet in PNet's place: it sees a plate's surroundings, and proposes few boxes that are none."""
+
+    def __init__(self, weights: Weights, params: DetectorParams, context: Context):
+        from lprf_centernet import detector, net  # a plugin of its own, which PNet does without
+        from lprf_centernet.params import DetectorParams as Params
+
+        its = Params(
+            min_plate=params.min_plate,
+            threshold=params.scores[0],
+            nms=params.nms[1],
+            max_proposals=params.max_proposals,
+        )
+        self.find = detector.Finder(net.load(weights), its, context.device, context.dtype)
+
+    @property
+    def net(self) -> nn.Module | StandIn:
+        return self.find.net
+
+    @property
+    def dropped(self) -> int:
+        return self.find.dropped
+
+    def __call__(self, images: Tensor) -> Proposals:
+        """As a `Proposer`'s."""
+        frame, boxes, scores, _ = self.find(images)
+        return Proposals(frame, boxes, scores)
+
+
 class Judge:
     """ONet over crops of boxes."""
 
-    def __init__(self, net: ONet | ContextONet, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.size, self.margin = net.size, net.margin
+    def __init__(self, net: ONet, device: torch.device, dtype: torch.dtype = torch.float32):
         self.net = for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
 
@@ -234,9 +263,7 @@ class Judge:
         chunk = CUDA_CROPS if images.device.type == "cuda" else CROPS
         chunks = boxes.split(chunk)
         crops = (
-            sample_boxes(images, at, grown(box, self.margin), self.size, "linear").to(
-                self.dtype, memory_format=torch.channels_last
-            )
+            sample_boxes(images, at, box, ONET_SIZE, "linear").to(self.dtype, memory_format=torch.channels_last)
             for at, box in zip(frame.split(chunk), chunks, strict=True)
         )
         given = each(self.net, crops, self.dtype) if len(boxes) else [self.net(crop) for crop in crops]
@@ -252,18 +279,25 @@ class Judge:
 class MtcnnDetector:
     """`mtcnn.detector`: plates in photos of one size, each photo on its own.
 
-    On a GPU in buffers of fixed size, as a CUDA graph; elsewhere by `decide`.
+    On a GPU, where PNet proposes, in buffers of fixed size, as a CUDA graph; elsewhere by `decide`.
 
     dropped: how many candidates so far went beyond `max_proposals` or, on a GPU, found no room in a buffer or were not
     settled when the rounds of a suppression were over.
     """
 
     def __init__(self, params: DetectorParams, context: Context):
-        self.params = params
         self.weights = pnet, onet = context.weights(params.pnet), context.weights(params.onet)
-        self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype)
+        centernet = pnet.info.architecture == "centernet"
+        if centernet and params.thresholds is None:
+            params = params.model_copy(update={"thresholds": CENTERNET_SCORES})
+        self.params = params
         self.judge = Judge(load_onet(onet), context.device, context.dtype)
-        self.fixed = Captured(FixedDetection(self.propose, self.judge, params))
+        self.propose: Proposer | CenterNetProposer
+        if centernet:
+            self.propose, self.fixed = CenterNetProposer(pnet, params, context), None
+        else:
+            self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype)
+            self.fixed = Captured(FixedDetection(self.propose, self.judge, params))
 
     @property
     def dropped(self) -> int:
@@ -273,12 +307,14 @@ class MtcnnDetector:
     def __call__(self, frames: Frames) -> Detections:
         """Find plates: boxes inside the frame, by frame, then from the best down."""
         nets = (self.propose.net, self.judge.net)
-        if frames.images.device.type == "cuda" and all(isinstance(net, nn.Module) for net in nets):
+        of_torch = all(isinstance(net, nn.Module) for net in nets)
+        if self.fixed is not None and frames.images.device.type == "cuda" and of_torch:
             return self.find_fixed(frames)
         return decide(self.judge, frames, self.propose(frames.images), self.params)
 
     def find_fixed(self, frames: Frames) -> Detections:
         """The same in buffers of fixed size; the host waits for the device once."""
+        assert isinstance(self.propose, Proposer) and self.fixed is not None
         frame, boxes, scores, corners, told = self.fixed(frames.images)
         assert frame is not None and boxes is not None and scores is not None and told is not None
         plates, lost, unsettled = told.tolist()

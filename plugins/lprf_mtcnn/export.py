@@ -8,30 +8,31 @@ import torch
 
 from lprf.network import Network
 from lprf.weights import Weights
-from lprf_mtcnn.detector import MtcnnDetector
-from lprf_mtcnn.nets import FIELD
+from lprf_mtcnn.detector import CenterNetProposer, MtcnnDetector
+from lprf_mtcnn.nets import FIELD, ONET_SIZE
 
 
 def networks(detector: MtcnnDetector) -> list[Network]:
     """Both as inference has them: BGR of 0 to 255 in, logits and offsets (and corners) out."""
     pnet, onet = detector.weights
     outputs = ("logits", "offsets", "corners") if detector.judge.net.corner is not None else ("logits", "offsets")
-    free = {0: "batch", 2: "height", 3: "width"}
-    photo, crops = torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]), torch.zeros(2, 3, *detector.judge.size)
-    return [
-        Network(
-            pnet.info.name,
-            detector.propose,
-            "net",
-            photo,
-            outputs[:2],
-            _metadata(pnet),
-            free,
-            rough=torch.bfloat16,
-            reads=torch.uint8,
-        ),
-        Network(onet.info.name, detector.judge, "net", crops, outputs, _metadata(onet)),
-    ]
+    judge = Network(onet.info.name, detector.judge, "net", torch.zeros(2, 3, *ONET_SIZE), outputs, _metadata(onet))
+    if isinstance(detector.propose, CenterNetProposer):
+        from lprf_centernet.export import network
+
+        return [network(pnet.info, detector.propose.find), judge]
+    propose = Network(
+        pnet.info.name,
+        detector.propose,
+        "net",
+        torch.zeros(2, 3, 4 * FIELD[0], 4 * FIELD[1]),
+        outputs[:2],
+        _metadata(pnet),
+        {0: "batch", 2: "height", 3: "width"},
+        rough=torch.bfloat16,
+        reads=torch.uint8,
+    )
+    return [propose, judge]
 
 
 def _metadata(weights: Weights) -> dict[str, Any]:

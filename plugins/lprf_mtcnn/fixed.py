@@ -87,7 +87,7 @@ class FixedDetection:
             return boxes, boxes[..., 0], torch.zeros_like(boxes[..., 0], dtype=torch.bool)
         scores = torch.cat([part.flatten(1) for part, _ in maps], dim=1)
         offsets = torch.cat([part.flatten(2) for _, part in maps], dim=2).transpose(1, 2)
-        index, valid = self._best(scores, scores > params.thresholds[0], room.candidates, missed)
+        index, valid = self._best(scores, scores > params.scores[0], room.candidates, missed)
         scores, offsets = take(index, scores, offsets)
         level, cells = self._cells(index, images, [part for part, _ in maps])
         alike = overlaps(cells, cells)

@@ -7,14 +7,11 @@ windows as wide as plates are. There is no RNet: on plates it adds nothing. Both
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lprf.errors import WeightsError
 from lprf.weights import Weights
@@ -28,8 +25,6 @@ CELL = (12, 44)
 STRIDE = (2, 5)
 
 ONET_SIZE = (24, 94)  # height, width of ONet's crops
-CONTEXT_SIZE = (52, 132)  # of ContextONet's
-CONTEXT = (0.2, 0.6)  # how much further they reach on each side, in widths and heights of the box
 
 
 class _Slope(torch.autograd.Function):
@@ -77,10 +72,6 @@ class PNet(nn.Module):
         self.score = nn.Conv2d(c3, 2, 1)
         self.offset = nn.Conv2d(c3, 4, 1)
 
-    @property
-    def first(self) -> nn.Conv2d:
-        return self.conv1
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised RGB [B, 3, H, W], at least 12 x 47, to logits [B, 2, h, w] and box offsets [B, 4, h, w].
 
@@ -96,10 +87,7 @@ class ONet(nn.Module):
     """Judges and tightens proposals, and finds the plate's corners where it has the head for them.
 
     channels: of the four convolutions. hidden: of the linear layer. corners: whether it has the landmark head.
-    size: (h, w) of its crops. margin: how much further than the box they reach on each side, in its widths and heights.
     """
-
-    size, margin = ONET_SIZE, (0.0, 0.0)
 
     def __init__(
         self,
@@ -128,10 +116,6 @@ class ONet(nn.Module):
         self.offset = nn.Linear(hidden, 4)
         self.corner = nn.Linear(hidden, 8) if corners else None
 
-    @property
-    def first(self) -> nn.Conv2d:
-        return self.conv1
-
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised RGB [N, 3, 24, 94] to logits [N, 2], box offsets [N, 4], corner offsets [N, 4, 2] or None.
 
@@ -144,79 +128,22 @@ class ONet(nn.Module):
         x = self.act4(self.conv4(x))
         x = x.transpose(2, 3).flatten(1)
         x = self.act5(self.dropout(self.linear(x)))
-        return _heads(self, x)
+        corners = None if self.corner is None else self.corner(x).unflatten(1, (4, 2))
+        return self.score(x), self.offset(x), corners
 
 
-class ContextONet(nn.Module):
-    """ONet for crops that show what is around a box too: small or blurred, a plate is known by the car it is on.
-
-    Deeper than ONet, with batch normalisation (arXiv 1502.03167): 2.4 times its multiplications a crop.
-
-    channels: of the five convolutions. The rest as ONet's.
-    """
-
-    size, margin = CONTEXT_SIZE, CONTEXT
-
-    def __init__(
-        self,
-        channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 96),
-        hidden: int = 256,
-        corners: bool = False,
-        dropout: float = 0.25,
-    ):
-        super().__init__()
-        pairs = itertools.pairwise(channels)
-        # the first pads nothing: what the input is normalised by folds into it
-        convs = [nn.Conv2d(3, channels[0], 3, 2), *[nn.Conv2d(before, after, 3, 1, 1) for before, after in pairs]]
-        self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
-        self.acts = nn.ModuleList(Slope(count) for count in channels)
-        self.linear = nn.Linear(channels[-1] * 4 * 9, hidden)  # a crop of 52 x 132 is 4 x 9 here
-        self.dropout = nn.Dropout(dropout)
-        self.act = Slope(hidden)
-        self.score = nn.Linear(hidden, 2)
-        self.offset = nn.Linear(hidden, 4)
-        self.corner = nn.Linear(hidden, 8) if corners else None
-
-    @property
-    def first(self) -> nn.Conv2d:
-        first: nn.Conv2d = self.convs[0]  # type: ignore[assignment]
-        return first
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised RGB [N, 3, 52, 132] to what ONet gives; offsets are of the box, not of the crop."""
-        x = crops
-        for number, (conv, norm, act) in enumerate(zip(self.convs, self.norms, self.acts, strict=True)):
-            x = act(norm(conv(x)))
-            if 0 < number < len(self.convs) - 1:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
-        x = self.act(self.dropout(self.linear(x.flatten(1))))
-        return _heads(self, x)
-
-
-def _heads(net: ONet | ContextONet, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits, box offsets and corner offsets, of what the linear layer gives."""
-    corners = None if net.corner is None else net.corner(x).unflatten(1, (4, 2))
-    return net.score(x), net.offset(x), corners
-
-
-Net = TypeVar("Net", bound="PNet | ONet | ContextONet")
+Net = TypeVar("Net", PNet, ONet)
 
 
 def for_bgr_bytes(net: Net) -> Net:
     """A copy for inference that reads BGR 0 to 255: what its input was normalised by is folded into its first layer,
-    which pads nothing, so that the numbers stay the same; batch normalisation is folded, too."""
-    copied: Any = copy.deepcopy(net).eval()
-    if isinstance(copied, ContextONet):
-        for number, (conv, norm) in enumerate(zip(copied.convs, copied.norms, strict=True)):
-            copied.convs[number] = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var,arg-type]
-            copied.norms[number] = nn.Identity()
-    weight, bias = copied.first.weight.data, copied.first.bias
+    which pads nothing, so that the numbers stay the same."""
+    net = copy.deepcopy(net).eval()
+    weight, bias = net.conv1.weight.data, net.conv1.bias
     assert bias is not None
     bias.data -= weight.sum(dim=(1, 2, 3)) * (MEAN / SCALE)
-    copied.first.weight.data = (weight / SCALE).flip(1)
-    done: Net = copied
-    return done
+    net.conv1.weight.data = (weight / SCALE).flip(1)
+    return net
 
 
 def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -230,18 +157,16 @@ def pnet_metadata(net: PNet) -> dict[str, Any]:
     return {"architecture": "mtcnn.pnet", "channels": channels, **_PNET}
 
 
-def onet_metadata(net: ONet | ContextONet) -> dict[str, Any]:
+def onet_metadata(net: ONet) -> dict[str, Any]:
     """What a file of ONet's weights says about them."""
-    convs = net.convs if isinstance(net, ContextONet) else (net.conv1, net.conv2, net.conv3, net.conv4)
-    sizes = {"channels": [conv.out_channels for conv in convs], "hidden": net.linear.out_features}
-    metadata = {"architecture": "mtcnn.onet", **sizes, "corners": net.corner is not None}
-    return {**metadata, **(_CONTEXT if isinstance(net, ContextONet) else _ONET)}
+    channels = [conv.out_channels for conv in (net.conv1, net.conv2, net.conv3, net.conv4)]
+    sizes = {"channels": channels, "hidden": net.linear.out_features, "corners": net.corner is not None}
+    return {"architecture": "mtcnn.onet", **sizes, **_ONET}
 
 
 _INPUT = {"order": "RGB", "mean": MEAN, "scale": SCALE}
 _PNET = {"input": _INPUT, "field": list(FIELD), "cell": list(CELL), "stride": list(STRIDE)}
 _ONET = {"input": _INPUT, "size": list(ONET_SIZE)}
-_CONTEXT = {"input": _INPUT, "size": list(CONTEXT_SIZE), "margin": list(CONTEXT)}
 
 
 def load_pnet(weights: Weights) -> PNet:
@@ -251,19 +176,14 @@ def load_pnet(weights: Weights) -> PNet:
     return weights.into(PNet(_channels(weights, metadata, 3))).eval()  # type: ignore[arg-type]
 
 
-def load_onet(weights: Weights) -> ONet | ContextONet:
-    """ONet with these weights, ready for inference; with the context that they were trained with, if any.
-
-    Raises WeightsError where they are not ONet's.
-    """
+def load_onet(weights: Weights) -> ONet:
+    """ONet with these weights, ready for inference. Raises WeightsError where they are not ONet's."""
     metadata = weights.require("mtcnn.onet").info.metadata
-    context = "margin" in metadata
-    _check(weights, metadata, _CONTEXT if context else _ONET)
-    channels, hidden = _channels(weights, metadata, 5 if context else 4), metadata.get("hidden")
+    _check(weights, metadata, _ONET)
+    channels, hidden = _channels(weights, metadata, 4), metadata.get("hidden")
     if not isinstance(hidden, int) or hidden < 1:
         raise WeightsError(f"{weights.path}: 'hidden' in its metadata must be a positive integer, is {hidden!r}")
-    kind = ContextONet if context else ONet
-    return weights.into(kind(channels, hidden, corners=bool(metadata.get("corners")))).eval()  # type: ignore[arg-type]
+    return weights.into(ONet(channels, hidden, corners=bool(metadata.get("corners")))).eval()  # type: ignore[arg-type]
 
 
 def _check(weights: Weights, metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

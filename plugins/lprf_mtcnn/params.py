@@ -10,18 +10,25 @@ from lprf.component import Params, weights_name
 
 _Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
+# the thresholds that go with what proposes: a CenterNet proposes so little that is no plate that ONet may doubt more
+PNET_SCORES, CENTERNET_SCORES = (0.3, 0.8), (0.4, 0.5)
+
 
 class DetectorParams(Params):
     """Parameters of `mtcnn.detector`."""
 
-    pnet: weights_name("mtcnn.pnet") = pydantic.Field("cn-pnet", description="PNet's weights")  # type: ignore[valid-type]
+    pnet: weights_name("mtcnn.pnet", "centernet") = pydantic.Field(  # type: ignore[valid-type]
+        "cn-pnet",
+        description="what proposes: PNet's weights, or a CenterNet's, which sees more around a plate and proposes less",
+    )
     onet: weights_name("mtcnn.onet") = pydantic.Field("cn-onet", description="ONet's weights")  # type: ignore[valid-type]
     min_plate: tuple[Annotated[int, pydantic.Field(ge=8)], Annotated[int, pydantic.Field(ge=3)]] = pydantic.Field(
         (50, 15), description="width and height of the smallest plate wanted, in pixels: smaller is slower"
     )
     factor: float = pydantic.Field(0.707, ge=0.3, le=0.95, description="from one scale of the pyramid to the next")
-    thresholds: tuple[_Share, _Share] = pydantic.Field(
-        (0.3, 0.8), description="scores from which PNet's proposals and ONet's plates count"
+    thresholds: tuple[_Share, _Share] | None = pydantic.Field(
+        None,
+        description="scores from which proposals and ONet's plates count; else 0.3, 0.8, with a CenterNet 0.4, 0.5",
     )
     nms: tuple[_Share, _Share, _Share] = pydantic.Field(
         (0.5, 0.7, 0.4),
@@ -42,6 +49,11 @@ class DetectorParams(Params):
     )
 
     @property
+    def scores(self) -> tuple[float, float]:
+        """`thresholds`, or what goes with PNet."""
+        return self.thresholds or PNET_SCORES
+
+    @property
     def plate_scores(self) -> list[float]:
         """The score above which a box counts as a plate, in each of ONet's passes."""
-        return [self.thresholds[1], *[self.refined] * self.refine]
+        return [self.scores[1], *[self.refined] * self.refine]

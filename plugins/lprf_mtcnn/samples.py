@@ -22,15 +22,15 @@ import torch.utils.data
 from torch import Tensor
 
 from lprf import weights
-from lprf.boxes import areas, clipped, encode, encode_corners, grown, overlaps
+from lprf.boxes import areas, clipped, encode, encode_corners, overlaps
 from lprf.context import Context
 from lprf.data import Dataset, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.files import replacing
 from lprf.sampling import sample_boxes
-from lprf.training.photos import mirrored, usable
+from lprf.training.photos import usable
 from lprf_mtcnn.detector import Judge, Proposals, Proposer
-from lprf_mtcnn.nets import CELL, FIELD, STRIDE, ContextONet, ONet, load_onet, load_pnet
+from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, STRIDE, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.training_params import SamplesParams
 
@@ -152,7 +152,6 @@ class Sampler:
         self.params, self.context = params, context
         assert context.folder is not None
         self.folder = context.folder
-        self.onet = ContextONet if params.context else ONet
         self.metrics: dict[str, float] = {}
 
     def run(self, dataset: Dataset, pnet: Path | None = None, onet: Path | None = None) -> dict[str, Samples]:
@@ -211,7 +210,7 @@ class Sampler:
 
     def _dtype(self) -> np.dtype[Any]:
         if self.params.net == "onet":
-            image = ("image", "u1", (*self.onet.size, 3))
+            image = ("image", "u1", (*ONET_SIZE, 3))
             return np.dtype([image, ("label", "i1"), ("offset", "f4", (4,)), ("corner", "f4", (4, 2))])
         size = PATCH if self.params.dense else FIELD
         return np.dtype([("image", "u1", (*size, 3)), ("label", "i1", grid(size)), ("offset", "f2", (4, *grid(size)))])
@@ -237,7 +236,7 @@ class Sampler:
     def _photos(self, dataset: Dataset, chosen: np.ndarray) -> Iterator[tuple[int, Photo | None, list[str]]]:
         """The chosen photos in order, decoded ahead by `context.workers` processes where there are any."""
         reading: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-            _Decoded(dataset, chosen, self.params, self.context.seed),
+            _Decoded(dataset, chosen, self.params),
             batch_size=None,
             num_workers=self.context.workers,
             collate_fn=_as_it_is,
@@ -317,7 +316,7 @@ class Sampler:
             if len(rows):
                 its = every[rows.to(every.device)]
                 frame = torch.zeros(len(its), dtype=torch.int64, device=its.device)
-                crops = sample_boxes(images, frame, grown(its, self.onet.margin), self.onet.size)
+                crops = sample_boxes(images, frame, its, ONET_SIZE)
                 records["image"] = crops.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
                 records["label"] = kind
                 records["corner"] = np.nan
@@ -364,8 +363,8 @@ class _Quota:
 class _Decoded(torch.utils.data.Dataset[Any]):
     """Photos by number, decoded, with what was wrong with them."""
 
-    def __init__(self, dataset: Dataset, chosen: np.ndarray, params: SamplesParams, seed: int):
-        self.dataset, self.chosen, self.params, self.seed = dataset, chosen, params, seed
+    def __init__(self, dataset: Dataset, chosen: np.ndarray, params: SamplesParams):
+        self.dataset, self.chosen, self.params = dataset, chosen, params
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -379,8 +378,6 @@ class _Decoded(torch.utils.data.Dataset[Any]):
         good, problems = usable(example.plates, image.shape[:2], example.source)
         if example.plates and not good:
             return number, None, problems  # a photo whose every label is wrong is not one without plates
-        if np.random.default_rng((self.seed, number, 1)).random() < self.params.mirror:
-            image, good = mirrored(image, good)
         return number, Photo(image, good, self.params.min_plate), problems
 
 

@@ -27,7 +27,7 @@ from lprf.training.distributed import Share
 from lprf.training.loop import Task, Trained, train
 from lprf.training.photos import photos_with_boxes
 from lprf_mtcnn.detector import Judge, Proposals, Proposer, decide
-from lprf_mtcnn.nets import ContextONet, ONet, PNet, load_pnet, normalise, onet_metadata, pnet_metadata
+from lprf_mtcnn.nets import ONet, PNet, load_pnet, normalise, onet_metadata, pnet_metadata
 from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.samples import NEGATIVE, PART, POSITIVE, Samples
 from lprf_mtcnn.training_params import OnetTrainerParams, PnetTrainerParams
@@ -121,9 +121,7 @@ class OnetTask(Task):
         ends = np.round(np.cumsum(mix) / mix.sum() * params.batch).astype(int)
         self.counts = np.diff([0, *ends]).tolist()
         corners = params.corners and bool(np.isfinite(samples.records["corner"][self.rows[0], 0, 0]).any())
-        context = samples.records["image"].shape[1:3] == ContextONet.size
-        kind = ContextONet if context else ONet
-        net = kind(corners=corners).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = ONet(corners=corners).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net = net
         self.networks = {"onet": net}
         self.steps_per_epoch = max(1, len(samples) // params.batch)

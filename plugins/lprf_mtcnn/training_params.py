@@ -32,15 +32,8 @@ class SamplesParams(Params):
     )
     threshold: float = Field(0.3, ge=0, le=1, description="PNet's score from which its boxes are mined for ONet")
 
-    mirror: float = Field(0, ge=0, le=1, description="share of the photos whose left and right change places")
-    context: bool = Field(
-        False, description="ONet's crops show what is around a box too, and it is a deeper network: mtcnn's ContextONet"
-    )
-
     @pydantic.model_validator(mode="after")
     def _fits(self) -> SamplesParams:
-        if self.net == "pnet" and self.context:
-            raise ValueError("`context` is for ONet; PNet sees whole photos")
         if self.net == "onet" and self.way == "dense":
             raise ValueError("`way: dense` is for PNet; ONet learns from windows")
         return self

@@ -155,7 +155,7 @@ def test_what_nobody_asked_for_ends_nothing(
         readings("openvino")
     caplog.clear()
     assert len(readings("auto")) >= 5
-    assert "cn-pnet stays in torch: no room for it" in caplog.text
+    assert "any-centernet stays in torch: no room for it" in caplog.text
 
 
 @pytest.mark.parametrize("name", OTHERS)

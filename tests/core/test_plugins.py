@@ -15,7 +15,7 @@ import pytest
 from running import ROOT, environment, install, run
 
 STUB = ROOT / "tests" / "stubs" / "lprf-stub-detector"
-SHIPPED = ["ccpd", "core", "lprnet", "mtcnn", "onnx", "stn", "synth"]
+SHIPPED = ["ccpd", "centernet", "core", "lprnet", "mtcnn", "onnx", "stn", "synth"]
 
 
 def distribution(folder: Path, name: str, module: str, code: str, point: str) -> None:

@@ -23,7 +23,7 @@ from lprf.context import Context
 from lprf.data import Detections, Frames, Origin
 from lprf_mtcnn.detector import Judge, MtcnnDetector, Proposer
 from lprf_mtcnn.fixed import Buffers, FixedDetection, best, suppressed
-from lprf_mtcnn.nets import ContextONet, ONet, PNet
+from lprf_mtcnn.nets import ONet, PNet
 from lprf_mtcnn.params import DetectorParams
 
 SAMPLES = Path(__file__).resolve().parents[2] / "recipes" / "samples" / "photos"
@@ -248,15 +248,12 @@ class _NothingFromTheHost(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("onet", [ONet, ContextONet])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 180, 320, 3), (1, 9, 20, 3)], ids=["photos", "tiny"])
-def test_no_shape_depends_on_what_is_found(
-    dtype: torch.dtype, shape: tuple[int, ...], onet: type[ONet] | type[ContextONet]
-) -> None:
+def test_no_shape_depends_on_what_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Run on tensors without values, which are not on a CPU: whatever asks for a value fails."""
     params, nowhere = DetectorParams(whole_pixels=True), torch.device("meta")
-    propose, judge = Proposer(PNet(), params, nowhere, dtype), Judge(onet(corners=True), nowhere, dtype)
+    propose, judge = Proposer(PNet(), params, nowhere, dtype), Judge(ONet(corners=True), nowhere, dtype)
     images = torch.empty(shape, dtype=torch.uint8, device=nowhere)
     detect = FixedDetection(propose, judge, params)
     detect(images)  # what a shape needs from the host is made once

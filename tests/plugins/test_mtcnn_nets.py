@@ -11,9 +11,7 @@ import torch
 from lprf import weights
 from lprf.errors import WeightsError
 from lprf_mtcnn import importers
-from lprf_mtcnn.detector import Judge
 from lprf_mtcnn.nets import (
-    ContextONet,
     ONet,
     PNet,
     Slope,
@@ -101,53 +99,6 @@ def test_weights_survive_filing(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def _context_onet() -> ContextONet:
-    """With statistics that are not those of a fresh network."""
-    torch.manual_seed(0)
-    net = ContextONet((4, 6, 8, 10, 12), 16, corners=True)
-    for norm in net.norms:
-        assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-        torch.nn.init.normal_(norm.bias)
-    return net.eval()
-
-
-@torch.inference_mode()
-def test_folding_changes_no_number() -> None:
-    crops = torch.randint(0, 256, (3, 3, 52, 132), dtype=torch.uint8)
-    net = _context_onet()
-    folded = for_bgr_bytes(net)
-    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
-    for ours, theirs in zip(folded(crops.float()), net(normalise(crops)), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-
-
-def test_weights_with_context_survive_filing(tmp_path: Path) -> None:
-    net = _context_onet()
-    path = weights.save(tmp_path / "o.safetensors", net.state_dict(), onet_metadata(net))
-    again = load_onet(weights.find_and_load(path))
-    assert isinstance(again, ContextONet)
-    crops = torch.rand(2, 3, 52, 132)
-    for ours, theirs in zip(again(crops), net(crops), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-@torch.inference_mode()
-def test_context_is_seen_around_a_box() -> None:
-    """What lies beside a box changes its score, and what lies further off does not."""
-    judge = Judge(_context_onet(), torch.device("cpu"))
-    image = torch.randint(0, 256, (1, 200, 300, 3), dtype=torch.uint8)
-    frame, box = torch.zeros(1, dtype=torch.int64), torch.tensor([[100.0, 80, 200, 110]])
-    before = judge(image, frame, box)[0]
-    beside, far = image.clone(), image.clone()
-    beside[:, 110:130, 100:200] = 0
-    far[:, 150:] = 0
-    far[:, :, 230:] = 0
-    assert not torch.equal(judge(beside, frame, box)[0], before)
-    assert torch.equal(judge(far, frame, box)[0], before)
-
-
 @pytest.mark.parametrize("shape", [(4, 6, 5, 7), (5, 6)])
 def test_slopes_have_the_gradient_of_prelu(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -162,3 +113,11 @@ def test_slopes_have_the_gradient_of_prelu(shape: tuple[int, ...]) -> None:
     (theirs(b) * grad).sum().backward()
     assert torch.allclose(a.grad, b.grad, rtol=1e-12, atol=0)
     assert torch.allclose(ours.weight.grad, theirs.weight.grad, rtol=1e-12)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("net", "size"), [(PNet(), (20, 70)), (ONet(corners=True), (24, 94))])
+def test_what_reads_bytes_gives_what_was_trained(net: PNet | ONet, size: tuple[int, int]) -> None:
+    crops = torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8)
+    for ours, theirs in zip(for_bgr_bytes(net)(crops.float()), net.eval()(normalise(crops)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)

@@ -22,7 +22,7 @@ from lprf.errors import InputFailure, LprfError
 from lprf.testing import DetectorSuite
 from lprf.training.distributed import Share
 from lprf_mtcnn.detector import MtcnnDetector
-from lprf_mtcnn.nets import CELL, FIELD, ONet, PNet, normalise, onet_metadata, pnet_metadata
+from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, ONet, PNet, normalise, onet_metadata, pnet_metadata
 from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.samples import (
     DENSE,
@@ -251,13 +251,9 @@ def test_windows_of_pnet_are_what_it_sees_of_a_box(tmp_path: Path) -> None:
             assert slow_iou(cell[0].tolist(), plate.tolist()) >= 0.64
 
 
-@pytest.mark.parametrize(("context", "size", "margin"), [(False, (24, 94), (0, 0)), (True, (52, 132), (0.2, 0.6))])
-def test_crops_of_onet_are_what_opencv_cuts(
-    tmp_path: Path, networks: dict[str, Path], context: bool, size: tuple[int, int], margin: tuple[float, float]
-) -> None:
+def test_crops_of_onet_are_what_opencv_cuts(tmp_path: Path, networks: dict[str, Path]) -> None:
     image, plates = photo(2, [(60, 50, 180, 90)])
-    dataset = Photos([(image, plates)])
-    samples = sample(tmp_path, dataset, {"pnet": networks["pnet"]}, net="onet", count=90, context=context)
+    samples = sample(tmp_path, Photos([(image, plates)]), {"pnet": networks["pnet"]}, net="onet", count=90)
     truth = torch.tensor(plates[0].box)
     positives = samples.records[samples.records["label"] == POSITIVE]
     assert len(positives) >= 20
@@ -271,26 +267,11 @@ def test_crops_of_onet_are_what_opencv_cuts(
         assert slow_iou(box[0].tolist(), truth.tolist()) >= 0.599
         corners = decode_corners(box, torch.from_numpy(record["corner"]).double().unsqueeze(0))[0]
         assert torch.allclose(corners, torch.from_numpy(plates[0].corners).double(), atol=1e-2)
-        across, down = w * (1 + 2 * margin[0]) / size[1], h * (1 + 2 * margin[1]) / size[0]
-        shift = np.array([[across, 0, x - w * margin[0] - 0.5 + across / 2]])
-        shift = np.vstack([shift, [0, down, y - h * margin[1] - 0.5 + down / 2]])
+        shift = np.array([[w / ONET_SIZE[1], 0, x - 0.5 + w / ONET_SIZE[1] / 2]])
+        shift = np.vstack([shift, [0, h / ONET_SIZE[0], y - 0.5 + h / ONET_SIZE[0] / 2]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        expected = cv2.warpAffine(image, shift, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        expected = cv2.warpAffine(image, shift, ONET_SIZE[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
         assert np.abs(expected.astype(int) - record["image"]).mean() < 3
-
-
-def test_mirrored_photos_keep_their_labels(tmp_path: Path, networks: dict[str, Path]) -> None:
-    image, plates = photo(2, [(60, 50, 180, 90)])
-    crops = []
-    for number, (picture, mirror) in enumerate([(image, 1.0), (np.ascontiguousarray(image[:, ::-1]), 0.0)]):
-        turned = plates
-        if not mirror:
-            corners = np.array([[180, 50], [300, 50], [300, 90], [180, 90]], np.float32)  # of 360 pixels
-            turned = (Truth((180, 50, 300, 90), corners),)
-        dataset = Photos([(picture, turned)])
-        made = sample(tmp_path / str(number), dataset, {"pnet": networks["pnet"]}, net="onet", count=60, mirror=mirror)
-        crops.append(made.records.tobytes())
-    assert crops[0] == crops[1]
 
 
 def test_a_plate_without_corners_teaches_none(tmp_path: Path, networks: dict[str, Path]) -> None:
@@ -405,11 +386,6 @@ def test_mistakes_are_told(
     assert not list(tmp_path.glob("**/*.json"))
 
 
-def test_context_is_for_onet_alone() -> None:
-    with pytest.raises(ValueError, match="context"):
-        SamplesParams(net="pnet", context=True)
-
-
 def test_dense_is_for_pnet_alone() -> None:
     with pytest.raises(ValueError, match="windows"):
         SamplesParams(net="onet", way="dense")
@@ -512,3 +488,22 @@ class TestMtcnnDetector(DetectorSuite):
 
     component: ClassVar[str] = "mtcnn.detector"
     params: ClassVar[Mapping[str, Any]] = {"thresholds": [0.6, 0.8]}
+
+
+class TestMtcnnDetectorWithCenterNet(TestMtcnnDetector):
+    """And with a CenterNet in PNet's place."""
+
+    params: ClassVar[Mapping[str, Any]] = {"pnet": "any-centernet"}
+
+
+def test_what_a_centernet_proposes_is_judged(networks: dict[str, Path], tmp_path: Path) -> None:
+    """Where PNet's plate is, and only what it proposes."""
+    photo = cv2.imread(str(Path(__file__).parents[2] / "recipes/samples/photos/scene-3.jpg"))
+    assert photo is not None
+    frames = Frames(torch.from_numpy(photo).unsqueeze(0), [Origin("scene")])
+    one = MtcnnDetector(DetectorParams(pnet="any-centernet"), context(tmp_path))(frames)
+    two = MtcnnDetector(DetectorParams(pnet="cn-pnet"), context(tmp_path))(frames)
+    assert len(one) == len(two) == 1
+    assert slow_iou(one.boxes[0].tolist(), two.boxes[0].tolist()) > 0.8
+    nothing = {"pnet": "any-centernet", "onet": str(networks["onet"]), "thresholds": (1.0, 0.0), "refine": 0}
+    assert len(MtcnnDetector(DetectorParams(**nothing), context(tmp_path))(frames)) == 0

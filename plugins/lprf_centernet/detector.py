@@ -1,0 +1,124 @@
+"""`centernet.detector`: plates in photos by one network that sees whole cars, at one scale or two."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lprf.boxes import best_of_each, clipped, decode_corners, nms
+from lprf.context import Context
+from lprf.data import Detections, Frames
+from lprf.network import each
+from lprf_centernet.net import SMALLEST, STEP, CenterNet, boxes_of, for_bytes, load, middles
+from lprf_centernet.params import DetectorParams
+
+FACTOR = 0.25  # from one level to the next: one finds plates of ten sizes
+WIDEST = 224  # pixels: a level that is not wider finds every plate in it
+
+
+def levels(height: int, width: int, min_plate: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The sizes (h, w) at which a frame is looked at: the first shows the smallest plate wanted as large as the
+    smallest learnt. Both sides are multiples of 32, so that a frame is stretched a little."""
+    scale = max(SMALLEST[0] / min_plate[0], SMALLEST[1] / min_plate[1])
+    while True:
+        yield tuple(max(STEP, STEP * round(side * scale / STEP)) for side in (height, width))  # type: ignore[misc]
+        if max(height, width) * scale <= WIDEST:
+            return
+        scale *= FACTOR
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels [B, H, W, 3] uint8 at another size, averaged where they become fewer: uint8 [B, 3, h, w]."""
+    pictures = images.permute(0, 3, 1, 2)
+    if pictures.shape[2:] == size:
+        return pictures
+    if images.device.type != "cpu":
+        pictures = pictures.float()
+    smaller = F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
+    return smaller if smaller.dtype == torch.uint8 else smaller.round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Finder:
+    """The network over frames, and what it says as boxes.
+
+    told: whether to warn of boxes that go beyond `max_proposals`.
+    """
+
+    def __init__(
+        self,
+        net: CenterNet,
+        params: DetectorParams,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        told: bool = True,
+    ):
+        self.params, self.told, self.dtype = params, told, dtype
+        self.net = for_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dropped = 0
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Plates in uint8 BGR [B, H, W, 3], by frame, then from the best down: frame, boxes, scores, corners."""
+        sizes = list(levels(images.shape[1], images.shape[2], self.params.min_plate))
+        # one frame at a time on a CPU, so that an engine can compute several side by side
+        parts = 1 if images.device.type == "cpu" else len(images)
+        pictures = (part for size in sizes for part in resized(images, size).split(parts))
+        given = iter(each(self.net, pictures, self.dtype))
+        every = []
+        for size in sizes:
+            for first in range(0, len(images), parts):
+                stretch = images.new_tensor((images.shape[2] / size[1], images.shape[1] / size[0]), dtype=torch.float32)
+                frame, scores, boxes, corners = self._boxes(*next(given))
+                every.append((frame + first, scores, boxes * stretch.repeat(2), corners * stretch))
+        frame, scores, boxes, corners = (torch.cat(values) for values in zip(*every, strict=True))
+        kept = nms(boxes, scores, frame, self.params.nms, "min")
+        return frame[kept], boxes[kept], scores[kept], corners[kept]
+
+    def _boxes(self, logits: Tensor, distances: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What counts at one level: frame, scores, boxes [N, 4] and corners [N, 4, 2] in its pixels."""
+        scores = logits.float().sigmoid()[:, 0]
+        frame, row, column = (scores > self.params.threshold).nonzero().unbind(1)
+        kept = best_of_each(scores[frame, row, column], frame, self.params.max_proposals)
+        self._drop(len(frame) - len(kept))
+        frame, row, column = frame[kept], row[kept], column[kept]
+        middle = middles(scores.shape[1], scores.shape[2], scores.device)[row, column]
+        boxes = boxes_of(middle, distances[frame, :, row, column].float())
+        points = decode_corners(boxes, corners[frame, :, row, column].float().unflatten(1, (4, 2)))
+        return frame, scores[frame, row, column], boxes, points
+
+    def _drop(self, count: int) -> None:
+        if count and self.told and not self.dropped:
+            most = self.params.max_proposals
+            told = f"more than {most} boxes in a photo: the worst were dropped (max_proposals, or a higher threshold)"
+            warnings.warn(told, RuntimeWarning, stacklevel=4)
+        self.dropped += count
+
+
+class CenterNetDetector:
+    """`centernet.detector`.
+
+    dropped: how many boxes so far went beyond `max_proposals`.
+    """
+
+    def __init__(self, params: DetectorParams, context: Context):
+        self.weights = context.weights(params.weights)
+        self.find = Finder(load(self.weights), params, context.device, context.dtype)
+
+    @property
+    def dropped(self) -> int:
+        return self.find.dropped
+
+    def __call__(self, frames: Frames) -> Detections:
+        """Find plates and their corners: boxes inside the frame, by frame, then from the best down."""
+        return found(self.find, frames)
+
+
+def found(find: Finder, frames: Frames) -> Detections:
+    """What a network finds in frames, cut at their borders."""
+    frame, boxes, scores, corners = find(frames.images)
+    boxes, inside = clipped(boxes, frames.images)
+    return Detections(frames, frame[inside], boxes[inside], scores[inside], corners[inside])
