@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"one thread: {products / 1e9:.0f} thousand million products a second in float32, {low / 1e9:.0f} in bfloat16;"
     )
     print(f"{bandwidth / 1e9:.1f} GB a second")
-    reader = lprf.load("read-plates", overrides={"runtime.backend": "torch"})
+    reader = lprf.load("read-plates", overrides={"runtime.backend": "torch", "detect.pnet": "cn-pnet"})
     sizes = list(pyramid(*options.size, tuple(options.min_plate), 0.707))
     total = 0.0
     print(f"{'network':12} {'calls':>6} {'million products':>18} {'MB':>8} {'ms at least':>12}")
