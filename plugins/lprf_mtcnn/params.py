@@ -11,7 +11,7 @@ from lprf.component import Params, weights_name
 _Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 # the thresholds that go with what proposes: a CenterNet proposes so little that is no plate that ONet may doubt more
-PNET_SCORES, CENTERNET_SCORES = (0.3, 0.8), (0.4, 0.5)
+PNET_SCORES, CENTERNET_SCORES = (0.3, 0.8), (0.5, 0.5)
 
 
 class DetectorParams(Params):
@@ -28,7 +28,7 @@ class DetectorParams(Params):
     factor: float = pydantic.Field(0.707, ge=0.3, le=0.95, description="from one scale of the pyramid to the next")
     thresholds: tuple[_Share, _Share] | None = pydantic.Field(
         None,
-        description="scores from which proposals and ONet's plates count; else 0.3, 0.8, with a CenterNet 0.4, 0.5",
+        description="scores from which proposals and ONet's plates count; else 0.3, 0.8, with a CenterNet 0.5, 0.5",
     )
     nms: tuple[_Share, _Share, _Share] = pydantic.Field(
         (0.5, 0.7, 0.4),
