@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from lprf.data import Dataset, Truth
 from lprf.errors import InputFailure, LprfError
 from lprf.training import distributed
 from lprf.training.distributed import Share
-from lprf.training.loop import Task, train
+from lprf.training.loop import Task, record, train
 from lprf.training.photos import mirrored, photos_with_boxes, usable
 from lprf_centernet.cuts import IGNORED, PLATE, cut
 from lprf_centernet.detector import Finder
@@ -152,15 +151,9 @@ class CenterNetTrainer:
         path = context.folder / f"centernet{weights.SUFFIX}"
         if distributed.is_main():
             training = {
-                "with": params.model_dump(mode="json", exclude_defaults=True),
+                **record(result, params, context),
                 "photos": [len(dataset) for dataset in datasets],
                 "fingerprints": [dataset.fingerprint()[:16] for dataset in datasets],
-                "seed": context.seed,
-                "steps": result.steps,
-                "batch": params.batch * params.accumulate,
-                "seconds": round(result.seconds),
-                "hardware": f"{platform.machine()}, {context.device.type}, {torch.get_num_threads()} threads",
-                "validation": {key: round(value, 4) for key, value in result.metrics.items()},
             }
             told = {"summary": "Finds plates and their corners in one pass.", "licence": params.licence}
             weights.save(path, result.weights["centernet"], {**task.net.metadata(), **told, "training": training})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from lprf.data import Dataset, Frames, Origin
 from lprf.errors import LprfError
 from lprf.training import distributed
 from lprf.training.distributed import Share
-from lprf.training.loop import Task, Trained, train
+from lprf.training.loop import Task, Trained, record, train
 from lprf.training.photos import photos_with_boxes
 from lprf_mtcnn.detector import Judge, Proposals, Proposer, decide
 from lprf_mtcnn.nets import ONet, PNet, load_pnet, normalise, onet_metadata, pnet_metadata
@@ -229,16 +228,7 @@ def _written(
     assert context.folder is not None
     path = context.folder / f"{name}{weights.SUFFIX}"
     if distributed.is_main():
-        training = {
-            "with": params.model_dump(mode="json", exclude_defaults=True),
-            "samples": dict(samples.info),
-            "seed": context.seed,
-            "steps": result.steps,
-            "batch": params.batch * params.accumulate,
-            "seconds": round(result.seconds),
-            "hardware": f"{platform.machine()}, {context.device.type}, {torch.get_num_threads()} threads",
-            "validation": {key: round(value, 4) for key, value in result.metrics.items()},
-        }
+        training = {**record(result, params, context), "samples": dict(samples.info)}
         told = {"summary": TITLES[name], "licence": params.licence, "training": training}
         weights.save(path, result.weights[name], {**metadata, **told})
     return {"weights": path}

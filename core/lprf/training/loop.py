@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import platform
 import signal
 import sys
 import time
@@ -113,6 +114,19 @@ def train(task: Task, params: LoopParams, context: Context) -> Trained:
             return _Loop(task, params, context).run()
     finally:
         torch.set_num_threads(threads)
+
+
+def record(result: Trained, params: LoopParams, context: Context) -> dict[str, Any]:
+    """What a file of weights says of how they were trained, as far as that is every trainer's."""
+    return {
+        "with": params.model_dump(mode="json", exclude_defaults=True),
+        "seed": context.seed,
+        "steps": result.steps,
+        "batch": params.batch * params.accumulate,
+        "seconds": round(result.seconds),
+        "hardware": f"{platform.machine()}, {context.device.type}, {torch.get_num_threads()} threads",
+        "validation": {key: round(value, 4) for key, value in result.metrics.items()},
+    }
 
 
 def learning_rate(params: LoopParams, step: int, steps: int) -> float:
