@@ -27,6 +27,8 @@ CUDA_CHUNK = 256  # fewer, larger kernels
 LIKELY = 0.01  # how probable a text that fits the format must be, as part of the most probable text, to be taken
 NEVER = -1e30  # a log-probability; infinities would give NaN in differences
 CLASSES = 12  # of every time step, the beam follows so many of the most probable, or `width` if that is more
+# how an unsure reader looks again: zoomed, and moved by parts of a plate's width and height
+LOOKS = ((1.0, 0.02, 0.0), (1.0, -0.02, 0.0), (1.0, 0.0, 0.04), (1.0, 0.0, -0.04), (0.95, 0.0, 0.0), (1.05, 0.0, 0.0))
 NOBODY, NOTHING = -2, -1  # the names of a beam that holds no prefix, and of what it would be without a character
 
 
@@ -70,7 +72,8 @@ class Decoder:
     def __call__(self, plates: Plates, network: Callable[[Tensor], Tensor]) -> Readings:
         """Read every plate. network: images [n, 3, h, w] to log-probabilities float32 [n, T, C], chunk by chunk."""
         rows = torch.arange(len(plates), device=plates.images.device)
-        parts = [self._read(network(images)) for images in plates.images.split(self.chunk)] if len(plates) else []
+        chunks = plates.images.split(self.chunk) if len(plates) else ()
+        parts = [self._read(self._seen(images, network)) for images in chunks]
         return Readings(
             plates,
             rows,
@@ -80,6 +83,17 @@ class Decoder:
             alternatives=[alternatives for part in parts for alternatives in part.alternatives],
             fits=None if self.grammar is None else [fits for part in parts for fits in part.fits],
         )
+
+    def _seen(self, images: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the network sees; of plates whose slots it is unsure of, the mean over several looks at them."""
+        log_p = network(images)
+        if self.way != "slots":  # time steps move with the picture: there is no mean of them
+            return log_p
+        unsure = (log_p.amax(2).sum(1).exp() < self.params.unsure).nonzero().squeeze(1)
+        if len(unsure):
+            looks = [log_p[unsure], *(network(_moved(images[unsure], *look)) for look in LOOKS)]
+            log_p = log_p.index_copy(0, unsure, torch.stack(looks).mean(0).log_softmax(2))
+        return log_p
 
     def _read(self, log_p: Tensor) -> _Part:
         """What is read of one chunk."""
@@ -119,6 +133,13 @@ class Decoder:
             torch.cat([torch.where(take, fitting.log_p, free.log_p), free.log_p[:, :1]], 1),
         )
         return texts, take[:, 0]
+
+
+def _moved(images: Tensor, zoom: float, right: float, down: float) -> Tensor:
+    """Pictures [N, 3, h, w] seen `zoom` times as large, `right` and `down` by parts of their sides; borders repeat."""
+    there = images.new_tensor([[1 / zoom, 0, -2 * right], [0, 1 / zoom, -2 * down]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(there, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @dataclass

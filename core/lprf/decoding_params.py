@@ -18,6 +18,13 @@ class DecodingParams(Params):
     )
     beam: int = Field(8, ge=1, le=64, description="how many texts the beam follows at once; at least `top`")
     top: int = Field(3, ge=1, le=64, description="how many texts are given as alternatives; greedy finds one alone")
+    unsure: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="confidence below which a reader by slots looks at a plate again, moved, larger and smaller, and "
+        "takes the mean of what it sees; 0: never",
+    )
     format: NameOrYaml | None = Field(
         None,
         description="plate format that texts are to fit: cn, de, eu, us-any, us-ca, your own, or a path to a .yaml "

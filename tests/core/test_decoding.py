@@ -6,13 +6,16 @@ import itertools
 import math
 from collections import defaultdict
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lprf import decoding
-from lprf.decoding import Grammar, Texts, strings
+from lprf.data import Detections, Frames, Origin, Plates
+from lprf.decoding import LOOKS, Decoder, Grammar, Texts, strings
+from lprf.decoding_params import DecodingParams
 from lprf.plate_format import Pattern, PlateFormat
 
 CPU = torch.device("cpu")
@@ -214,3 +217,38 @@ def test_slots_greedily() -> None:
         assert text == expected and p == pytest.approx(texts_by_slot(log_p[row], "abcd")[text], rel=1e-4)
         each = np.exp(log_p[row].double().numpy().max(1))[: len(text)]
         assert characters[row, : len(text)].tolist() == pytest.approx(each.tolist(), rel=1e-4)
+
+
+SIZE = (24, 96)
+
+
+def of_light(images: Tensor) -> Tensor:
+    """As a network, log-probabilities [N, 1, 3]: A the likelier the brighter the upper left quarter."""
+    light = images[:, :, : SIZE[0] // 2, : SIZE[1] // 2].double().mean((1, 2, 3)) / 255
+    return torch.stack([light, (1 - light) * 0.7, (1 - light) * 0.3], 1).log().unsqueeze(1).float()
+
+
+@pytest.mark.parametrize("way", ["slots", "ctc"])
+def test_an_unsure_reader_by_slots_looks_again(way: decoding.Way) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, SIZE).astype(np.float32)
+    images = torch.full((3, 3, *SIZE), 250.0)
+    images[1] = torch.from_numpy(picture)
+    frames = Frames(torch.zeros(1, 30, 100, 3, dtype=torch.uint8), [Origin("a")])
+    found_at = Detections(frames, torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4), torch.ones(3))
+    shown: list[Tensor] = []
+    decoder = Decoder(DecodingParams(unsure=0.8), way, "AB", CPU)
+    readings = decoder(Plates(found_at, torch.arange(3), images), lambda seen: (shown.append(seen), of_light(seen))[1])
+    assert readings.confidences[[0, 2]].tolist() == pytest.approx([250 / 255] * 2)
+    if way == "ctc":
+        assert len(shown) == 1
+        return
+    assert [len(seen) for seen in shown] == [3] + [1] * len(LOOKS)
+    height, width = SIZE
+    for (zoom, right, down), seen in zip(LOOKS, shown[1:], strict=True):
+        across = (1 - zoom) * (width - 1) / 2 + right * width
+        along = (1 - zoom) * (height - 1) / 2 + down * height
+        matrix = np.array([[zoom, 0, across], [0, zoom, along]])
+        there = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        assert np.abs(seen[0, 0].numpy() - there).mean() < 3, "but for OpenCV's 32nds of a pixel"
+    mean = torch.cat([of_light(images[1:2]), *map(of_light, shown[1:])]).double().mean(0)[0].exp()
+    assert float(readings.confidences[1]) == pytest.approx(float(mean.max() / mean.sum()), abs=1e-5)
