@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lprf import decoding
 from lprf.data import Detections, Frames, Origin, Plates
-from lprf.decoding import LOOKS, Decoder, Grammar, Texts, strings
+from lprf.decoding import LOOKS, SURER, Decoder, Grammar, Texts, strings
 from lprf.decoding_params import DecodingParams
 from lprf.plate_format import Pattern, PlateFormat
 
@@ -250,5 +250,5 @@ def test_an_unsure_reader_by_slots_looks_again(way: decoding.Way) -> None:
         matrix = np.array([[zoom, 0, across], [0, zoom, along]])
         there = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
         assert np.abs(seen[0, 0].numpy() - there).mean() < 3, "but for OpenCV's 32nds of a pixel"
-    mean = torch.cat([of_light(images[1:2]), *map(of_light, shown[1:])]).double().mean(0)[0].exp()
+    mean = torch.cat([of_light(images[1:2]), *map(of_light, shown[1:])]).double().mean(0)[0].mul(SURER).exp()
     assert float(readings.confidences[1]) == pytest.approx(float(mean.max() / mean.sum()), abs=1e-5)
