@@ -236,6 +236,7 @@ def test_numbers_worked_by_hand(run: Callable[..., dict[str, Any]], tmp_path: Pa
         "plates": 5,
         "plates_with_text": 4,
         "boxes": 5,
+        "smaller_plates": 0,
     }
     half, tight = report["detection"]["0.5"], report["detection"]["0.7"]
     assert ratio(half["recall"]) == (3, 5) and ratio(tight["recall"]) == (2, 5)
@@ -293,6 +294,14 @@ def test_loose_labels_are_judged_at_an_overlap_of_their_own(run: Callable[..., d
     report = run(iou=0.7, ious=[0.65])
     assert list(report["detection"]) == ["0.65", "0.7"]
     assert report["metrics"]["recall"] == 0.4 and report["metrics"]["recall@0.65"] == 0.6
+
+
+def test_plates_smaller_than_asked_for_count_neither_way(run: Callable[..., dict[str, Any]]) -> None:
+    report = run(smallest=[55, 20])  # both P1 are of 50 x 20
+    assert (report["counts"]["plates"], report["counts"]["smaller_plates"], report["counts"]["boxes"]) == (3, 2, 4)
+    half = report["detection"]["0.5"]
+    assert ratio(half["recall"]) == (2, 3) and ratio(half["precision"]) == (2, 4)
+    assert ratio(report["reading"]["end_to_end"]["plates"]) == (0, 2)
 
 
 def test_a_graph_that_only_detects(run: Callable[..., dict[str, Any]]) -> None:

@@ -94,7 +94,7 @@ class Seen:
     """All that is kept of the pictures that went through.
 
     pictures: how many, by group. unread: those that could not be decoded; they count in nothing else.
-    failed: those at which a component failed; their plates count as missed.
+    failed: those at which a component failed; their plates count as missed. small: labels that nobody asked for.
     """
 
     plates: list[Plate] = field(default_factory=list)
@@ -103,6 +103,7 @@ class Seen:
     unread: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     unread_plates: int = 0
+    small: int = 0
 
 
 class Evaluate:
@@ -217,7 +218,13 @@ class Evaluate:
 
         by_iou = [owners(iou) for iou in self.ious]
         main, strict = by_iou[self.main], owners(CCPD_IOU)
+        asked = np.ones(len(truths), bool)
+        if self.params.smallest is not None:
+            asked = (truths[:, 2:] - truths[:, :2]).prod(axis=1) >= math.prod(self.params.smallest)
+        seen.small += int((~asked).sum())
         for number, plate in enumerate(example.plates):
+            if not asked[number]:
+                continue
             truth = plate.text
             own = np.flatnonzero(main == number)
             reading = readings[own[0]] if len(own) else None
@@ -238,6 +245,8 @@ class Evaluate:
                 pictures = partial(self._pictures, graph, example, result, reading.box, int(own[0]))
                 self.worst["misread"].add(confidence, failure, pictures)
         for row, reading in enumerate(readings if not self.given else []):
+            if main[row] >= 0 and not asked[main[row]]:
+                continue
             seen.boxes.append(Box(example.group, scores[row], tuple(bool(owner[row] >= 0) for owner in by_iou)))
             if main[row] < 0:
                 text = reading.text if self.reads else None
@@ -285,6 +294,7 @@ class Evaluate:
                 "plates": len(seen.plates),
                 "plates_with_text": sum(bool(p.truth) for p in seen.plates),
                 "boxes": len(seen.boxes),
+                "smaller_plates": seen.small,
                 **self._unspellable(seen.plates),
             },
             **self._rates(seen.plates, seen.boxes, sum(seen.pictures.values())),

@@ -156,6 +156,11 @@ class EvaluateParams(Params):
     ious: list[_Overlap] = pydantic.Field(
         [0.5, 0.7], description="overlaps at which detection is measured, beside `iou`"
     )
+    smallest: tuple[pydantic.PositiveInt, pydantic.PositiveInt] | None = pydantic.Field(
+        None,
+        description="width and height of the smallest plate asked for, in pixels: labels of less area, and what finds "
+        "one of them, count neither way",
+    )
     groups: list[str] = pydantic.Field(
         default_factory=list, description="the order in which groups stand in tables; others follow by name"
     )

@@ -234,6 +234,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
         )
     if counts["failed_pictures"]:
         lines.append(f"at {counts['failed_pictures']} pictures a component failed; their plates count as missed")
+    if counts["smaller_plates"]:
+        lines.append(f"{counts['smaller_plates']} labelled plates smaller than asked for count neither way")
     if counts["plates"] > counts["plates_with_text"]:
         lines.append(f"{counts['plates'] - counts['plates_with_text']} plates have no text: detection only")
     if counts.get("plates_beyond_the_alphabet"):
