@@ -67,7 +67,10 @@ class Finder:
         # one frame at a time on a CPU, so that an engine can compute several side by side
         parts = 1 if images.device.type == "cpu" else len(images)
         pictures = (part for size in sizes for part in resized(images, size).split(parts))
-        given = iter(each(self.net, pictures, self.dtype))
+        if len(images) == 1:  # one picture after another, so that an engine puts all its threads to each
+            given = (self.net(picture.to(self.dtype)) for picture in pictures)
+        else:
+            given = iter(each(self.net, pictures, self.dtype))
         every = []
         for size in sizes:
             for first in range(0, len(images), parts):
