@@ -19,8 +19,8 @@ from lprf_centernet.params import TrainerParams
 
 CUT = (256, 320)  # h, w of what is learnt from
 PLATE, NOTHING, IGNORED = 1, 0, -1
-SIDES = (8.0, 110.0)  # square roots of the areas that plates are scaled to, from 14 x 5 to 190 x 63 pixels
-KNOWN = (6.0, 130.0)  # of those that are learnt: smaller and larger ones count neither way
+SIDES = (7.0, 110.0)  # square roots of the areas that plates are scaled to, from 12 x 4 to 190 x 63 pixels
+KNOWN = (5.0, 130.0)  # of those that are learnt: smaller and larger ones count neither way
 ENLARGED = 2.0  # at most
 SHRUNK = 0.7  # a photo fills that much of a cut at least, either way
 STRETCH = 0.08  # spread of the logarithm of each side's scale about their common one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,7 @@ class Finder:
         # one frame at a time on a CPU, so that an engine can compute several side by side
         parts = 1 if images.device.type == "cpu" else len(images)
         pictures = (part for size in sizes for part in resized(images, size).split(parts))
+        given: Iterator[Any]
         if len(images) == 1:  # one picture after another, so that an engine puts all its threads to each
             given = (self.net(picture.to(self.dtype)) for picture in pictures)
         else:

@@ -41,6 +41,7 @@ class TrainerParams(LoopParams):
     lr: float = Field(0.002, gt=0, description="learning rate at its highest")
     weight_decay: float = Field(0.01, ge=0, description="of weights, not of biases, slopes and norms")
     warmup: int = Field(200, ge=0, description="steps over which the learning rate rises from 0, linearly")
+    init: weights_name("centernet") | None = Field(None, description="weights to begin from: to train on")  # type: ignore[valid-type]
     shares: list[float] | None = Field(None, description="shares of the datasets in a batch; equal where not given")
     loss: tuple[_Weight, _Weight, _Weight] = Field((1.0, 2.0, 1.0), description="weights of score, box and corners")
     aimed: _Share = Field(0.75, description="share of the cuts that hold a plate, of photos that have any")

@@ -31,6 +31,7 @@ from lprf_centernet.params import DetectorParams, TrainerParams
 logger = logging.getLogger("lprf.training")
 
 FIT = (0.2, 0.7)  # IoU of a box with its plate for which the score is to be 0, and 1
+SLACK = 1.5  # pixels that both grow on each side before: small plates are not labelled more exactly
 CONFIDENT = 0.05  # score from which boxes count in validation
 BETA = 0.05  # where the corners' smooth-L1 turns from a square into a line, in widths and heights
 
@@ -83,8 +84,10 @@ class CenterNetTask(Task):
         boxes = boxes_of(middle, distances[sample, :, row, column])
         iou, generalised = _overlap(boxes, truths)
         # the score learns whether the box will fit, too: quality focal loss (arXiv 2006.04388)
+        grown = torch.tensor([-SLACK, -SLACK, SLACK, SLACK], device=boxes.device)
+        fit, _ = _overlap(boxes.detach() + grown, truths + grown)
         wanted = torch.zeros_like(logits)
-        wanted[sample, row, column] = ((iou.detach() - FIT[0]) / (FIT[1] - FIT[0])).clamp(0, 1)
+        wanted[sample, row, column] = ((fit - FIT[0]) / (FIT[1] - FIT[0])).clamp(0, 1)
         certainty = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         focal = certainty * (wanted - logits.sigmoid()).detach().square()
         count = distributed.total(torch.tensor(float(len(sample)), device=logits.device)).clamp(min=1)
@@ -147,6 +150,8 @@ class CenterNetTrainer:
         params, context = self.params, self.context
         assert context.folder is not None
         task = CenterNetTask(params, context.device, datasets, val, context.node)
+        if params.init is not None:
+            context.weights(params.init).require("centernet").into(task.net)
         result = train(task, params, context)
         path = context.folder / f"centernet{weights.SUFFIX}"
         if distributed.is_main():
