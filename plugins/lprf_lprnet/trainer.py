@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from lprf.errors import InputFailure, LprfError, WeightsError
 from lprf.plate_format import load_format
 from lprf.training import distributed
 from lprf.training.distributed import Share
-from lprf.training.loop import Task, train
+from lprf.training.loop import Task, record, train
 from lprf_lprnet.net import MEAN, SCALE, LPRNet, time_steps
 from lprf_lprnet.pictures import labelled, pictures, whole
 from lprf_lprnet.slots import SlotNet
@@ -216,15 +215,10 @@ class ReaderTrainer:
             network.eval()
         net = task.reader.net
         training = {
-            "with": params.model_dump(mode="json", exclude_defaults=True),
+            **record(result, params, self.context),
             "data": [f"{len(source)} {type(source).__name__.lower()} plates" for source in task.sources],
             "fingerprints": [dataset.fingerprint()[:16] for dataset in datasets],
-            "seed": self.context.seed,
-            "steps": result.steps,
             "plates seen": result.steps * params.batch * params.accumulate,
-            "seconds": round(result.seconds),
-            "hardware": f"{platform.machine()}, {self.context.device.type}, {torch.get_num_threads()} threads",
-            "validation": {name: round(value, 4) for name, value in result.metrics.items()},
         }
         described: dict[str, dict[str, Any]] = {
             "lprnet": {**net.metadata(), "alphabet": alphabet, "blank": len(alphabet)},
