@@ -11,6 +11,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(sysconfig.get_paths()["purelib"])
 
+# a plugin in one file, everything.py: a detector for which a whole picture is a plate
+EVERYTHING = """
+from lprf.api import Component, hookimpl
+
+class Everything:
+    def __init__(self, params, context):
+        pass
+
+    def __call__(self, frames):
+        import torch
+        from lprf.api import Detections
+        count, height, width = frames.images.shape[:3]
+        boxes = torch.tensor([[0.0, 0.0, width, height]]).repeat(count, 1)
+        return Detections(frames, torch.arange(count), boxes, torch.ones(count))
+
+@hookimpl
+def lprf_components():
+    return [Component("detector", "detector", "everything:Everything", summary="the whole picture")]
+"""
+
 
 def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as from a shell that is no terminal."""

@@ -19,7 +19,7 @@ from lprf.builtin.images import Images, find_pictures, read_list, read_picture
 from lprf.builtin.io_params import ImagesParams
 from lprf.data import Item
 from lprf.errors import InputFailure, LprfError
-from running import lprf
+from running import EVERYTHING, lprf
 
 sys.path.insert(0, str(Path(__file__).parent))
 import echo
@@ -358,23 +358,3 @@ def test_a_folder_of_everything(tmp_path: Path) -> None:
 
 def find_pictures_in(folder: Path) -> list[str]:
     return relative(find_pictures(str(folder / "photos")), folder)
-
-
-EVERYTHING = """
-import torch
-from lprf.api import Component, hookimpl
-from lprf.data import Detections
-
-class Everything:
-    def __init__(self, params, context):
-        pass
-
-    def __call__(self, frames):
-        count, height, width = frames.images.shape[:3]
-        boxes = torch.tensor([[0.0, 0.0, width, height]]).repeat(count, 1)
-        return Detections(frames, torch.arange(count), boxes, torch.ones(count))
-
-@hookimpl
-def lprf_components():
-    return [Component("detector", "detector", "everything:Everything")]
-"""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from running import ROOT, environment, install, run
+from running import EVERYTHING, ROOT, environment, install, run
 
 STUB = ROOT / "tests" / "stubs" / "lprf-stub-detector"
 SHIPPED = ["ccpd", "centernet", "core", "lprnet", "mtcnn", "onnx", "stn", "synth"]
@@ -139,28 +139,8 @@ def test_a_hook_that_raises_during_a_run_is_a_warning(tmp_path: Path) -> None:
     assert done.stderr.count("plugin 'notes' failed in its hook lprf_batch_done: RuntimeError: no more room") == 1
 
 
-SINGLE_FILE = """
-from lprf.api import Component, Params, hookimpl
-
-class Everything:
-    def __init__(self, params, context):
-        pass
-
-    def __call__(self, frames):
-        import torch
-        from lprf.api import Detections
-        count, height, width = frames.images.shape[:3]
-        boxes = torch.tensor([[0.0, 0.0, width, height]]).repeat(count, 1)
-        return Detections(frames, torch.arange(count), boxes, torch.ones(count))
-
-@hookimpl
-def lprf_components():
-    return [Component("detector", "detector", "everything:Everything", summary="the whole picture")]
-"""
-
-
 def test_a_plugin_in_one_file(tmp_path: Path) -> None:
-    (tmp_path / "everything.py").write_text(SINGLE_FILE)
+    (tmp_path / "everything.py").write_text(EVERYTHING)
     blue_plate_photo(tmp_path / "photo.png")
     given = ["-s", "detect.uses=everything.detector", "-s", "images.path=photo.png", "-s", "jsonl.path=out.jsonl"]
     command = [sys.executable, "-m", "lprf", "run", "detect-plates", "--plugin", "everything.py", *given]

@@ -27,7 +27,7 @@ from lprf.builtin.jsonl import Jsonl
 from lprf.builtin.table import Table
 from lprf.data import Detections, Frames, Origin, Plates, Reading, Readings
 from lprf.errors import LprfError
-from running import run
+from running import EVERYTHING, run
 
 BOX = (20.0, 30.0, 90.25, 60.0)
 
@@ -312,30 +312,11 @@ def test_a_video_that_the_disk_did_not_take_is_an_error(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ through the command
 
-PLUGIN = """
-import torch
-from lprf.api import Component, hookimpl
-from lprf.data import Detections
-
-class Everything:
-    def __init__(self, params, context):
-        pass
-
-    def __call__(self, frames):
-        count, height, width = frames.images.shape[:3]
-        boxes = torch.tensor([[0.0, 0.0, width, height]]).repeat(count, 1)
-        return Detections(frames, torch.arange(count), boxes, torch.ones(count))
-
-@hookimpl
-def lprf_components():
-    return [Component("detector", "detector", "everything:Everything")]
-"""
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sinks")
-    (folder / "everything.py").write_text(PLUGIN)
+    (folder / "everything.py").write_text(EVERYTHING)
     (folder / "photos").mkdir()
     for index in range(6):
         picture = np.full((60, 80, 3), 20 * index, np.uint8)
