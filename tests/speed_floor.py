@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import lprf
 from lprf.network import networks_of
-from lprf_mtcnn.detector import pyramid
+from lprf_mtcnn.proposers import pyramid
 
 PROPOSALS, PLATES = 40, 1  # a photo: what ONet is shown, what is read; of street photos about so many
 

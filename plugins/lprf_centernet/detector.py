@@ -83,23 +83,39 @@ class Finder:
         kept = nms(boxes, scores, frame, self.params.nms, "min")
         return frame[kept], boxes[kept], scores[kept], corners[kept]
 
+    def every(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What it says of all cells at all levels: scores [B, N], boxes [B, N, 4]. For a GPU: it waits for nothing."""
+        scores, boxes = [], []
+        for size in levels(images.shape[1], images.shape[2], self.params.min_plate):
+            logits, distances, _ = self.net(resized(images, size).to(self.dtype))
+            middle = middles(logits.shape[2], logits.shape[3], images.device).flatten(0, 1)
+            told = distances.float().flatten(2).transpose(1, 2)
+            its = boxes_of(middle.repeat(len(images), 1), told.flatten(0, 1)).view_as(told)
+            across, down = images.shape[2] / size[1], images.shape[1] / size[0]
+            boxes.append(torch.stack([its[..., 0::2] * across, its[..., 1::2] * down], dim=-1).flatten(-2))
+            scores.append(logits.float().sigmoid().flatten(1))
+        return torch.cat(scores, dim=1), torch.cat(boxes, dim=1)
+
     def _boxes(self, logits: Tensor, distances: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What counts at one level: frame, scores, boxes [N, 4] and corners [N, 4, 2] in its pixels."""
         scores = logits.float().sigmoid()[:, 0]
         frame, row, column = (scores > self.params.threshold).nonzero().unbind(1)
         kept = best_of_each(scores[frame, row, column], frame, self.params.max_proposals)
-        self._drop(len(frame) - len(kept))
+        most = self.params.max_proposals
+        self.drop(
+            len(frame) - len(kept),
+            f"more than {most} boxes in a photo: the worst were dropped (max_proposals, or a higher threshold)",
+        )
         frame, row, column = frame[kept], row[kept], column[kept]
         middle = middles(scores.shape[1], scores.shape[2], scores.device)[row, column]
         boxes = boxes_of(middle, distances[frame, :, row, column].float())
         points = decode_corners(boxes, corners[frame, :, row, column].float().unflatten(1, (4, 2)))
         return frame, scores[frame, row, column], boxes, points
 
-    def _drop(self, count: int) -> None:
+    def drop(self, count: int, warning: str) -> None:
+        """Count candidates that were dropped; the first time that there are any, warn."""
         if count and self.told and not self.dropped:
-            most = self.params.max_proposals
-            told = f"more than {most} boxes in a photo: the worst were dropped (max_proposals, or a higher threshold)"
-            warnings.warn(told, RuntimeWarning, stacklevel=4)
+            warnings.warn(warning, RuntimeWarning, stacklevel=4)
         self.dropped += count
 
 

@@ -8,8 +8,9 @@ import torch
 
 from lprf.network import Network
 from lprf.weights import Weights
-from lprf_mtcnn.detector import CenterNetProposer, MtcnnDetector
+from lprf_mtcnn.detector import MtcnnDetector
 from lprf_mtcnn.nets import FIELD, ONET_SIZE
+from lprf_mtcnn.proposers import CenterNetProposer
 
 
 def networks(detector: MtcnnDetector) -> list[Network]:

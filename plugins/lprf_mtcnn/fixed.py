@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lprf.boxes import decode, overlaps
 from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.proposers import CenterNetProposer, Proposer
 
 if TYPE_CHECKING:
-    from lprf_mtcnn.detector import Judge, Proposer
+    from lprf_mtcnn.detector import Judge
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,15 @@ class _Missed:
 
 
 class FixedDetection:
-    """PNet and ONet over uint8 BGR [B, H, W, 3], as `Proposer` and `decide` put them together."""
+    """What proposes and ONet over uint8 BGR [B, H, W, 3], as `decide` puts them together."""
 
-    def __init__(self, propose: Proposer, judge: Judge, params: DetectorParams, buffers: Buffers | None = None):
+    def __init__(
+        self,
+        propose: Proposer | CenterNetProposer,
+        judge: Judge,
+        params: DetectorParams,
+        buffers: Buffers | None = None,
+    ):
         self.propose, self.judge, self.params = propose, judge, params
         self.buffers = Buffers.of(params) if buffers is None else buffers
         self._scales: dict[tuple[object, ...], tuple[Tensor, ...]] = {}  # small, and kept: a graph reads them
@@ -67,7 +74,10 @@ class FixedDetection:
         """
         none = images.new_zeros((), dtype=torch.int64)
         missed = _Missed(none, none)
-        boxes, scores, valid = self._proposals(images, missed)
+        if isinstance(self.propose, Proposer):
+            boxes, scores, valid = self._by_pnet(self.propose, images, missed)
+        else:
+            boxes, scores, valid = self._by_centernet(self.propose, images, missed)
         corners: Tensor | None = None
         for wanted in self.params.plate_scores:
             boxes, scores, corners, valid = self._judged(images, boxes, valid, wanted, missed)
@@ -78,10 +88,23 @@ class FixedDetection:
         corners = None if corners is None else corners.flatten(0, 1)[order]
         return frame[order], boxes, scores, corners, torch.stack([valid.sum(), missed.lost, missed.unsettled])
 
-    def _proposals(self, images: Tensor, missed: _Missed) -> tuple[Tensor, Tensor, Tensor]:
-        """What PNet proposes: boxes [B, crops, 4], scores [B, crops] from the best down, and which rows hold one."""
+    def _by_centernet(
+        self, propose: CenterNetProposer, images: Tensor, missed: _Missed
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_by_pnet`'s."""
         room, params = self.buffers, self.params
-        maps = self.propose.maps(images)
+        scores, boxes = propose.find.every(images)
+        index, valid = self._best(scores, scores > params.scores[0], room.candidates, missed)
+        scores, boxes = take(index, scores, boxes)
+        valid = self._suppressed(overlaps(boxes, boxes, "min") > params.nms[1], valid, missed)
+        index, valid = self._best(scores, valid, room.crops, missed)
+        boxes, scores = take(index, boxes, scores)
+        return boxes, scores, valid
+
+    def _by_pnet(self, propose: Proposer, images: Tensor, missed: _Missed) -> tuple[Tensor, Tensor, Tensor]:
+        """What is proposed: boxes [B, crops, 4], scores [B, crops] from the best down, and which rows hold one."""
+        room, params = self.buffers, self.params
+        maps = propose.maps(images)
         if not maps:
             boxes = images.new_zeros((len(images), room.crops, 4), dtype=torch.float32)
             return boxes, boxes[..., 0], torch.zeros_like(boxes[..., 0], dtype=torch.bool)
@@ -89,7 +112,7 @@ class FixedDetection:
         offsets = torch.cat([part.flatten(2) for _, part in maps], dim=2).transpose(1, 2)
         index, valid = self._best(scores, scores > params.scores[0], room.candidates, missed)
         scores, offsets = take(index, scores, offsets)
-        level, cells = self._cells(index, images, [part for part, _ in maps])
+        level, cells = self._cells(propose, index, images, [part for part, _ in maps])
         alike = overlaps(cells, cells)
         within = level.unsqueeze(1) == level.unsqueeze(2)
         valid = self._suppressed((alike > params.nms[0]) & within, valid, missed)
@@ -99,11 +122,11 @@ class FixedDetection:
         boxes = decode(cells.flatten(0, 1), offsets.flatten(0, 1)).view_as(cells)
         return boxes.round() if params.whole_pixels else boxes, scores, valid
 
-    def _cells(self, index: Tensor, images: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _cells(self, propose: Proposer, index: Tensor, images: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Of places in the flattened maps [B, rows, columns], one after another: the map, and the cell's box."""
         key = (images.device, images.shape[1:3])
         if key not in self._scales:
-            shapes = zip(self.propose.sizes(images), (part.shape[1:] for part in maps), strict=True)
+            shapes = zip(propose.sizes(images), (part.shape[1:] for part in maps), strict=True)
             rows = [(h * w, w, images.shape[2] / size[1], images.shape[1] / size[0]) for size, (h, w) in shapes]
             counts, columns, across, down = (torch.tensor(column) for column in zip(*rows, strict=True))
             table = (counts.cumsum(0) - counts, columns, across, down)
@@ -111,7 +134,7 @@ class FixedDetection:
         first, columns, across, down = self._scales[key]
         level = torch.bucketize(index, first, right=True) - 1
         at, width = index - first[level], columns[level]
-        return level, self.propose.cells(at // width, at % width, across[level], down[level])
+        return level, propose.cells(at // width, at % width, across[level], down[level])
 
     def _judged(
         self, images: Tensor, boxes: Tensor, valid: Tensor, wanted: float, missed: _Missed

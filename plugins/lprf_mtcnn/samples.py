@@ -29,9 +29,10 @@ from lprf.errors import InputFailure, LprfError
 from lprf.files import replacing
 from lprf.sampling import sample_boxes
 from lprf.training.photos import usable
-from lprf_mtcnn.detector import Judge, Proposals, Proposer
+from lprf_mtcnn.detector import Judge
 from lprf_mtcnn.nets import CELL, FIELD, ONET_SIZE, STRIDE, load_onet, load_pnet
 from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.proposers import Proposals, Proposer
 from lprf_mtcnn.training_params import SamplesParams
 
 logger = logging.getLogger("lprf.training")

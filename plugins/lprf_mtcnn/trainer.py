@@ -25,9 +25,10 @@ from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.loop import Task, Trained, record, train
 from lprf.training.photos import photos_with_boxes
-from lprf_mtcnn.detector import Judge, Proposals, Proposer, decide
+from lprf_mtcnn.detector import Judge, decide
 from lprf_mtcnn.nets import ONet, PNet, load_pnet, normalise, onet_metadata, pnet_metadata
 from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.proposers import Proposals, Proposer
 from lprf_mtcnn.samples import NEGATIVE, PART, POSITIVE, Samples
 from lprf_mtcnn.training_params import OnetTrainerParams, PnetTrainerParams
 

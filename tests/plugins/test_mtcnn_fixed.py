@@ -21,10 +21,11 @@ from lprf.boxes import overlaps
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames, Origin
-from lprf_mtcnn.detector import Judge, MtcnnDetector, Proposer
+from lprf_mtcnn.detector import Judge, MtcnnDetector
 from lprf_mtcnn.fixed import Buffers, FixedDetection, best, suppressed
 from lprf_mtcnn.nets import ONet, PNet
 from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.proposers import CenterNetProposer, Proposer
 
 SAMPLES = Path(__file__).resolve().parents[2] / "recipes" / "samples" / "photos"
 
@@ -67,9 +68,19 @@ def _no_warning() -> Iterator[None]:
         yield
 
 
+CENTERNET = {"pnet": "any-centernet"}
+
+
 @pytest.mark.parametrize(
     "params",
-    [{}, {"whole_pixels": True, "nms_onet": "union"}, {"refine": 0, "thresholds": (0.1, 0.2)}, {"refine": 3}],
+    [
+        {},
+        CENTERNET,
+        {**CENTERNET, "min_plate": (90, 27), "thresholds": (0.2, 0.2)},
+        {"whole_pixels": True, "nms_onet": "union"},
+        {"refine": 0, "thresholds": (0.1, 0.2)},
+        {"refine": 3},
+    ],
     ids=str,
 )
 def test_the_samples_have_the_same_plates(params: dict[str, Any]) -> None:
@@ -90,8 +101,9 @@ def test_the_samples_have_the_same_plates(params: dict[str, Any]) -> None:
     assert detector.dropped == 0
 
 
-def test_real_photos_have_the_same_plates(shared_data: Path) -> None:
-    detector = _detector()
+@pytest.mark.parametrize("params", [{}, CENTERNET], ids=str)
+def test_real_photos_have_the_same_plates(shared_data: Path, params: dict[str, Any]) -> None:
+    detector = _detector(**params)
     street = sorted((shared_data / "street" / "dev").glob("*.jpg"))[:4]
     batches = [_frames(_read(path)) for path in street]
     ccpd = [_read(path) for path in sorted((shared_data / "ccpd" / "dev").rglob("*.jpg"))[:6]]
@@ -248,12 +260,19 @@ class _NothingFromTheHost(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("pnet", ["cn-pnet", "any-centernet"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 180, 320, 3), (1, 9, 20, 3)], ids=["photos", "tiny"])
-def test_no_shape_depends_on_what_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_no_shape_depends_on_what_is_found(pnet: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Run on tensors without values, which are not on a CPU: whatever asks for a value fails."""
-    params, nowhere = DetectorParams(whole_pixels=True), torch.device("meta")
-    propose, judge = Proposer(PNet(), params, nowhere, dtype), Judge(ONet(corners=True), nowhere, dtype)
+    params, nowhere = DetectorParams(pnet=pnet, whole_pixels=True), torch.device("meta")
+    context = Context(nowhere, dtype, weights.find_and_load)
+    propose: Proposer | CenterNetProposer
+    if pnet == "cn-pnet":
+        propose = Proposer(PNet(), params, nowhere, dtype)
+    else:
+        propose = CenterNetProposer(weights.find_and_load(pnet), params, context)
+    judge = Judge(ONet(corners=True), nowhere, dtype)
     images = torch.empty(shape, dtype=torch.uint8, device=nowhere)
     detect = FixedDetection(propose, judge, params)
     detect(images)  # what a shape needs from the host is made once

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lprf.network import Network, StandIn
-from lprf_mtcnn.detector import Proposer
 from lprf_mtcnn.nets import FIELD, PNet
 from lprf_mtcnn.params import DetectorParams
+from lprf_mtcnn.proposers import Proposer
 
 CPU = torch.device("cpu")
 
