@@ -23,7 +23,7 @@ class DetectorParams(Params):
     min_plate: tuple[_Width, _Height] = Field(
         (50, 15), description="width and height of the smallest plate wanted, in pixels: smaller is slower"
     )
-    threshold: _Share = Field(0.55, description="score from which a box counts as a plate")
+    threshold: _Share = Field(0.5, description="score from which a box counts as a plate")
     nms: _Share = Field(0.4, description="overlap, as a part of the smaller box, above which the worse one goes")
     max_proposals: int = Field(
         500,

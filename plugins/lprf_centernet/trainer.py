@@ -23,7 +23,7 @@ from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.loop import Task, record, train
 from lprf.training.photos import mirrored, photos_with_boxes, usable
-from lprf_centernet.cuts import IGNORED, NOTHING, PLATE, cut
+from lprf_centernet.cuts import IGNORED, PLATE, cut
 from lprf_centernet.detector import Finder
 from lprf_centernet.net import SCALE, CenterNet, boxes_of, middles
 from lprf_centernet.params import DetectorParams, TrainerParams
@@ -31,7 +31,6 @@ from lprf_centernet.params import DetectorParams, TrainerParams
 logger = logging.getLogger("lprf.training")
 
 FIT = (0.2, 0.7)  # IoU of a box with its plate for which the score is to be 0, and 1
-DOUBT = 0.4  # score from which a cell outside all labels counts neither way in photos that have plates: more may be
 SLACK = 1.5  # pixels that both grow on each side before: small plates are not labelled more exactly
 CONFIDENT = 0.05  # score from which boxes count in validation
 BETA = 0.05  # where the corners' smooth-L1 turns from a square into a line, in widths and heights
@@ -64,15 +63,14 @@ class CenterNetTask(Task):
         chosen = np.searchsorted(self.odds, rng.random(batch // 2), side="right").clip(0, len(self.datasets) - 1)
         seeds = rng.integers(2**63, size=batch // 2)
         photos: dict[int, tuple[np.ndarray, list[Truth]]] = {}
-        cuts, some = [], []  # and whether their photos have plates
+        cuts = []
         for row in range(batch)[share.rows(batch)]:
             photo = row // 2
             if photo not in photos:
                 photos[photo] = self._photo(int(chosen[photo]), np.random.default_rng(int(seeds[photo])))
             cuts.append(cut(*photos[photo], self.params, np.random.default_rng([int(seeds[photo]), row % 2])))
-            some.append(bool(photos[photo][1]))
         named = zip(("images", "boxes", "corners", "labels", "plates"), zip(*cuts, strict=True), strict=True)
-        return {name: torch.stack(values) for name, values in named} | {"some": torch.tensor(some)}
+        return {name: torch.stack(values) for name, values in named}
 
     def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         images = (batch["images"].permute(0, 3, 1, 2) / SCALE).contiguous(memory_format=torch.channels_last)
@@ -92,10 +90,8 @@ class CenterNetTask(Task):
         wanted[sample, row, column] = ((fit - FIT[0]) / (FIT[1] - FIT[0])).clamp(0, 1)
         certainty = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         focal = certainty * (wanted - logits.sigmoid()).detach().square()
-        # labels miss plates, small ones far off above all; photos without any were looked through
-        doubted = (labels == NOTHING) & (logits.detach().sigmoid() > DOUBT) & batch["some"].view(-1, 1, 1)
         count = distributed.total(torch.tensor(float(len(sample)), device=logits.device)).clamp(min=1)
-        of_score = focal[(labels != IGNORED) & ~doubted].sum() * distributed.share().size / count
+        of_score = focal[labels != IGNORED].sum() * distributed.share().size / count
         of_box = distributed.mean(1 - generalised)
         known = points.isfinite().all(2).all(1)
         given = corners[sample, :, row, column].unflatten(1, (4, 2))[known]

@@ -39,7 +39,7 @@ class DetectorParams(Params):
     )
     refine: int = pydantic.Field(1, ge=0, le=5, description="further passes of ONet over its own boxes: they tighten")
     refined: _Share = pydantic.Field(
-        0.3, description="score that a plate must still have in the further passes: less, since they see a plate again"
+        0.2, description="score that a plate must still have in the further passes: less, since they see a plate again"
     )
     whole_pixels: bool = pydantic.Field(
         False, description="round proposals to whole pixels, their last ones included, as the seed does"

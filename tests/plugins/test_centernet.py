@@ -262,27 +262,6 @@ def test_it_learns_one_photo() -> None:
     assert np.mean(fits[-5:]) > 0.5
 
 
-def test_what_may_be_an_unlabelled_plate_counts_neither_way() -> None:
-    """A cell far from every label, of which the network is sure: an error only in a photo without plates."""
-    task = CenterNetTask(TrainerParams(batch=2, aimed=1.0), CPU, [Labelled(1)], None, "centernet")
-    batch = task.batch(0, np.random.default_rng(0), Share())
-    far = (batch["labels"][0] == NOTHING).nonzero()[0].tolist()
-    outputs = [
-        torch.full((2, channels, *batch["labels"].shape[1:]), value)
-        for channels, value in ((1, -5.0), (4, 0.0), (8, 0.0))
-    ]
-    outputs[0][0, 0, far[0], far[1]] = 2.0
-    logits = outputs[0].requires_grad_()
-    task.networks["centernet"] = lambda images: (logits, *outputs[1:])  # type: ignore[assignment]
-    of_cell = []
-    for some in (True, False):
-        loss, _ = task.loss({**batch, "some": torch.tensor([some, True])})
-        (gradient,) = torch.autograd.grad(loss, logits)
-        of_cell.append(float(gradient[0, 0, far[0], far[1]]))
-        assert float(gradient[1, 0][batch["labels"][1] == NOTHING].min()) > 0
-    assert of_cell[0] == 0 and of_cell[1] > 0
-
-
 def test_it_goes_on_from_other_weights(tmp_path: Path) -> None:
     net = CenterNet()
     first = weights.save(tmp_path / "first.safetensors", net.state_dict(), net.metadata())
