@@ -333,6 +333,19 @@ def test_the_readme_opens_with_two_commands_that_work_by_themselves() -> None:
     assert re.search(r"^!\[.+\]\(docs/images/\S+\)$", text.partition("```sh")[0], re.MULTILINE)
 
 
+def test_what_the_readme_claims_stands_on_a_card() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    cards = "".join(
+        (ROOT / "weights" / name).read_text(encoding="utf-8") for name in ("cn-lprnet.md", "any-centernet.md")
+    )
+    claims = re.findall(r"(\d+) of (\d+)[^(|]*\(([\d.]+) to ([\d.]+)\)", text)
+    assert len(claims) >= 8
+    for right, total, low, high in claims:
+        assert f"| {right} / {total} | {low} to {high} % |" in cards
+    for photos, wrong in ((45, 1), (160, 0)):
+        assert re.search(rf"\| {photos} photos without plates.*cn-onet \| false boxes \| {wrong} \|", cards)
+
+
 def test_the_changelog_names_every_verb() -> None:
     latest = PAGES["CHANGELOG.md"].read_text(encoding="utf-8").partition("\n## ")[2]
     missing = [verb for group in cli.VERBS.values() for verb in group if f"`{verb}`" not in latest]
