@@ -71,7 +71,11 @@ class Decoder:
                 )
 
     def __call__(self, plates: Plates, network: Callable[[Tensor], Tensor]) -> Readings:
-        """Read every plate. network: images [n, 3, h, w] to log-probabilities float32 [n, T, C], chunk by chunk."""
+        """Read every plate.
+
+        network: images [n, 3, h, w] to log-probabilities float32 [n, T, C]; called chunk by chunk, and again with
+        moved pictures of the plates that it is unsure of (`unsure`, slots alone).
+        """
         rows = torch.arange(len(plates), device=plates.images.device)
         chunks = plates.images.split(self.chunk) if len(plates) else ()
         parts = [self._read(self._seen(images, network)) for images in chunks]

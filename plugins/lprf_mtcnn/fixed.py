@@ -88,19 +88,6 @@ class FixedDetection:
         corners = None if corners is None else corners.flatten(0, 1)[order]
         return frame[order], boxes, scores, corners, torch.stack([valid.sum(), missed.lost, missed.unsettled])
 
-    def _by_centernet(
-        self, propose: CenterNetProposer, images: Tensor, missed: _Missed
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_by_pnet`'s."""
-        room, params = self.buffers, self.params
-        scores, boxes = propose.find.every(images)
-        index, valid = self._best(scores, scores > params.scores[0], room.candidates, missed)
-        scores, boxes = take(index, scores, boxes)
-        valid = self._suppressed(overlaps(boxes, boxes, "min") > params.nms[1], valid, missed)
-        index, valid = self._best(scores, valid, room.crops, missed)
-        boxes, scores = take(index, boxes, scores)
-        return boxes, scores, valid
-
     def _by_pnet(self, propose: Proposer, images: Tensor, missed: _Missed) -> tuple[Tensor, Tensor, Tensor]:
         """What is proposed: boxes [B, crops, 4], scores [B, crops] from the best down, and which rows hold one."""
         room, params = self.buffers, self.params
@@ -121,6 +108,19 @@ class FixedDetection:
         cells, scores, offsets = take(index, cells, scores, offsets)
         boxes = decode(cells.flatten(0, 1), offsets.flatten(0, 1)).view_as(cells)
         return boxes.round() if params.whole_pixels else boxes, scores, valid
+
+    def _by_centernet(
+        self, propose: CenterNetProposer, images: Tensor, missed: _Missed
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, of a CenterNet."""
+        room, params = self.buffers, self.params
+        scores, boxes = propose.find.every(images)
+        index, valid = self._best(scores, scores > params.scores[0], room.candidates, missed)
+        scores, boxes = take(index, scores, boxes)
+        valid = self._suppressed(overlaps(boxes, boxes, "min") > params.nms[1], valid, missed)
+        index, valid = self._best(scores, valid, room.crops, missed)
+        boxes, scores = take(index, boxes, scores)
+        return boxes, scores, valid
 
     def _cells(self, propose: Proposer, index: Tensor, images: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Of places in the flattened maps [B, rows, columns], one after another: the map, and the cell's box."""

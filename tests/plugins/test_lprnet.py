@@ -185,7 +185,7 @@ def told(tmp_path: Path, steps: list[dict[str, float]], **params: Any) -> tuple[
     """Reads one plate whose slots have these probabilities; what is missing to 1 is the blank's."""
     path = filed(tmp_path, SlotNet(len(ALPHABET) + 1, (24, 96), 0.25, 5))
     context = Context(torch.device("cpu"), torch.float32, weights.find_and_load)
-    read = Told(RecognizerParams(weights=str(path), **params), context)
+    read = Told(RecognizerParams(weights=str(path), unsure=0, **params), context)
     rows = [[step.get(c, 1e-9) for c in ALPHABET] + [max(1 - sum(step.values()), 1e-9)] for step in steps]
     read.told = torch.tensor([rows]).log()
     return read, read(plates(torch.zeros(1, 3, 24, 96)))
