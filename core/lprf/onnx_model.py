@@ -94,13 +94,16 @@ class OpenVinoModel:
 
     A batch runs in parts, side by side on one thread each: all threads on one part of a small network wait for each
     other more than they compute. Where h and w are fixed, parts are of `PARTS` rows, each by a model of just that
-    shape: one of any shape takes half as long again, and its memory anew at every call. Else a batch is one part.
+    shape: one of any shape takes half as long again, and its memory anew at every call. Else a batch is one part; in
+    bfloat16, where a model of any shape takes twice as long, the first shapes that come more than `OFTEN` times have
+    models of their own, up to `OWN` models in all.
 
     dtype: float32 or bfloat16; the latter only where the processor has it, else float32, and the attribute says which.
     reads: float32 or uint8, what it is given. Raises LprfError: no such file, or none that can be run.
     """
 
     PARTS = (8, 4, 2, 1)
+    OFTEN, OWN = 6, 64
 
     def __init__(
         self,
@@ -115,7 +118,8 @@ class OpenVinoModel:
         self.settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": "f32"}
         if os.access(self.path.parent, os.W_OK):
             self.settings["CACHE_DIR"] = str(self.path.parent / "compiled")  # halves the time a start takes
-        self.requests: dict[tuple[int | None, int], itertools.cycle[Any]] = {}
+        self.requests: dict[tuple[tuple[int, ...] | None, int], itertools.cycle[Any]] = {}
+        self.came: collections.Counter[tuple[int, ...]] = collections.Counter()
         try:
             self.core = _core()
             if dtype is torch.bfloat16 and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -126,8 +130,10 @@ class OpenVinoModel:
             if reads is torch.uint8:  # makes them floats as it reads them
                 steps.input().tensor().set_element_type(self.openvino.Type.u8)
             self.model = steps.build()
-            self.fixed = not any(side.is_dynamic for side in list(self.model.input().partial_shape)[1:])
-            self._request(*((1, 1) if self.fixed else (None, self.threads)))
+            sides = list(self.model.input().partial_shape)[1:]
+            self.fixed = not any(side.is_dynamic for side in sides)
+            one = (1, *(side.get_length() for side in sides)) if self.fixed else None
+            self._request_of(one, 1 if self.fixed else self.threads)
         except Exception as error:  # its errors have no common base of their own
             raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
 
@@ -178,7 +184,7 @@ class OpenVinoModel:
                     finish()
                 lying = part.permute(0, 2, 3, 1).contiguous()
                 with self._told(part):
-                    request = self._request(len(part) if self.fixed else None, streams)
+                    request = self._request(tuple(lying.shape), streams)
                     request.start_async([lying.numpy()], share_inputs=True)
                 running.append((request, lying))
             while running:
@@ -189,16 +195,25 @@ class OpenVinoModel:
                     request.wait()
         return results
 
-    def _request(self, rows: int | None, streams: int) -> Any:
-        """What runs a part of just so many rows, or of any number; the same again after `AHEAD * streams` others."""
-        if (rows, streams) not in self.requests:
-            model = self.model.clone()
-            if rows is not None:
-                model.reshape([rows, *list(model.input().partial_shape)[1:]])
-            compiled = self.core.compile_model(model, "CPU", {**self.settings, "NUM_STREAMS": streams})
+    def _request(self, shape: tuple[int, ...], streams: int) -> Any:
+        """What runs a part of this shape, [n, h, w, C]; the same again after `AHEAD * streams` others."""
+        self.came[shape] += 1
+        often = self.dtype is torch.bfloat16 and self.came[shape] > self.OFTEN
+        own = self.fixed or (often and ((shape, streams) in self.requests or len(self.requests) < self.OWN))
+        return self._request_of(shape if own else None, streams)
+
+    def _request_of(self, shape: tuple[int, ...] | None, streams: int) -> Any:
+        """The same of the model of this shape, or of that of any."""
+        if (shape, streams) not in self.requests:
+            model, settings = self.model.clone(), {**self.settings, "NUM_STREAMS": streams}
+            if shape is not None:
+                model.reshape(list(shape))
+                if not self.fixed:
+                    settings.pop("CACHE_DIR", None)  # there is no end to the shapes
+            compiled = self.core.compile_model(model, "CPU", settings)
             requests = [compiled.create_infer_request() for _ in range(AHEAD * streams)]
-            self.requests[rows, streams] = itertools.cycle(requests)
-        return next(self.requests[rows, streams])
+            self.requests[shape, streams] = itertools.cycle(requests)
+        return next(self.requests[shape, streams])
 
     @contextlib.contextmanager
     def _told(self, part: Tensor) -> Iterator[None]:
