@@ -115,12 +115,17 @@ def boxes_of(middle: Tensor, distances: Tensor) -> Tensor:
 
 
 def for_bytes(net: CenterNet) -> CenterNet:
-    """A copy for inference that reads 0 to 255: the division and the batch normalisations are folded in."""
+    """A copy for inference that reads 0 to 255: the division, the batch normalisations and what a residual convolution
+    adds are folded into the weights."""
     net = copy.deepcopy(net).eval()
     for layer in net.modules():
         if isinstance(layer, Conv):
             layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # type: ignore[arg-type]
             layer.norm = nn.Identity()
+            if layer.residual:  # what comes in, once more: a weight of 1 from each channel's middle to itself
+                middle = layer.conv.kernel_size[0] // 2
+                layer.conv.weight.data[:, :, middle, middle] += torch.eye(layer.conv.out_channels)
+                layer.residual = False
     net.stem.conv.weight.data /= SCALE
     return net
 
