@@ -149,6 +149,21 @@ def test_it_learns_and_chooses_the_best(tmp_path: Path) -> None:
     assert max(scores) > scores[0]
 
 
+def test_of_equal_weights_the_last_are_the_best(tmp_path: Path) -> None:
+    task = TinyTask(TinyParams(steps=40, ema=None))
+    networks = []
+
+    def validate() -> dict[str, float]:
+        networks.append({key: value.clone() for key, value in task.networks["tiny"].state_dict().items()})
+        return {"score": (0.2, 0.5, 0.5, 0.1)[len(networks) - 1]}
+
+    task.validate = validate
+    result = train(task, task.params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
+    assert len(networks) == 4
+    assert same(result.weights, {"tiny": networks[2]})
+    assert not same(result.weights, {"tiny": networks[1]})
+
+
 def test_early_stopping(tmp_path: Path) -> None:
     params = TinyParams(steps=400, patience=3, lr=1e-9, ema=None)
     torch.manual_seed(7)

@@ -66,7 +66,8 @@ class Task:
         raise NotImplementedError
 
     def validate(self) -> dict[str, float]:
-        """Metrics on validation data; the highest "score" picks the best weights. Nothing: the last are the best."""
+        """Metrics on validation data; the highest "score" picks the best weights, of equals the last. Nothing: the
+        last are the best."""
         return {}
 
     def interval(self, step: int, metrics: Mapping[str, float]) -> bool:
@@ -371,11 +372,11 @@ class _Loop:
                     self.networks.load_state_dict(own)
         metrics = distributed.broadcast(metrics)
         if "score" in metrics:
-            if at.best_score is None or metrics["score"] > at.best_score:
-                at.best_score, at.best_metrics, at.without_better = metrics["score"], metrics, 0
+            better = at.best_score is None or metrics["score"] > at.best_score
+            at.without_better = 0 if better else at.without_better + 1
+            if better or metrics["score"] == at.best_score:  # of equals the last: it has learnt more
+                at.best_score, at.best_metrics = metrics["score"], metrics
                 self.best = _host(self.ema if self.ema is not None else self._state())
-            else:
-                at.without_better += 1
         elif metrics:
             at.best_metrics = metrics
         return metrics
