@@ -32,7 +32,18 @@ def sample_boxes(
     height, width = images.shape[1:3]
     rows, row_weights = _axis(boxes[:, 1], boxes[:, 3], size[0], height, mode)
     columns, column_weights = _axis(boxes[:, 0], boxes[:, 2], size[1], width, mode)
-    n, (h, taps), w = len(boxes), rows.shape[1:], size[1]
+    # on a CPU two matrix products take a tenth of the time of gathering 16 pixels for each of the result
+    cut = _box_by_box if mode == "cubic" and images.device.type == "cpu" else _all_at_once
+    return _in_range(cut(images, frame, rows, row_weights, columns, column_weights), mode)
+
+
+def _all_at_once(
+    images: Tensor, frame: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor
+) -> Tensor:
+    """Cut boxes by what each row and column of the result reads: indices int64 [N, h or w, taps], ascending, and
+    weights."""
+    height, width = images.shape[1:3]
+    n, (h, taps), w = len(rows), rows.shape[1:], columns.shape[1]
     lines = (frame.view(-1, 1, 1) * height + rows) * width
     at = lines.view(n, h * taps, 1) + columns.view(n, 1, w * taps)
     pixels = images.reshape(-1, 3).index_select(0, at.flatten()).to(torch.float32)
@@ -42,7 +53,22 @@ def sample_boxes(
     result = down[..., 0] * across[..., 0]
     for tap in range(1, taps):  # quicker than a sum over so short an axis
         result.addcmul_(down[..., tap], across[..., tap])
-    return _in_range(result.contiguous(), mode)
+    return result.contiguous()
+
+
+def _box_by_box(
+    images: Tensor, frame: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor
+) -> Tensor:
+    """As `_all_at_once`."""
+    h, w = rows.shape[1], columns.shape[1]
+    result = torch.empty(len(rows), 3, h, w)
+    limits = torch.stack([frame, rows[:, 0, 0], rows[:, -1, -1] + 1, columns[:, 0, 0], columns[:, -1, -1] + 1], dim=1)
+    for box, (row, top, bottom, left, right) in enumerate(limits.tolist()):
+        down = torch.zeros(h, bottom - top).scatter_add_(1, rows[box] - top, row_weights[box])
+        across = torch.zeros(w, right - left).scatter_add_(1, columns[box] - left, column_weights[box])
+        pixels = images[row, top:bottom, left:right].permute(2, 0, 1).to(torch.float32)
+        torch.matmul(down @ pixels, across.mT, out=result[box])
+    return result
 
 
 def sample_quads(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lprf import sampling
 from lprf.sampling import Mode, sample_boxes, sample_points, sample_quads, square_to_quad
 
 CV = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
@@ -42,6 +43,16 @@ def test_boxes_are_cut_as_opencv_resizes_crops(images: torch.Tensor, mode: Mode,
         crop = np.ascontiguousarray(images[f, y1:y2, x1:x2].numpy())
         theirs = cv2.resize(crop, size[::-1], interpolation=CV[mode])
         assert np.abs(ours[row].permute(1, 2, 0).numpy() - theirs).max() <= 1.01, (f, x1, y1, x2, y2)
+
+
+def test_on_a_cpu_and_elsewhere_it_is_the_same(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes of fractions of pixels, some of them beyond the border, some of no area."""
+    corner = torch.rand(80, 2) * 90 - 10
+    boxes = torch.cat([corner, corner + torch.rand(80, 2) * 60 * (torch.arange(80) % 9 > 0).unsqueeze(1)], dim=1)
+    frame = torch.arange(80) % len(images)
+    here = sample_boxes(images, frame, boxes, (17, 41), "cubic")
+    monkeypatch.setattr(sampling, "_box_by_box", sampling._all_at_once)
+    torch.testing.assert_close(here, sample_boxes(images, frame, boxes, (17, 41), "cubic"), atol=1e-3, rtol=0)
 
 
 def test_a_box_past_the_border_repeats_it(images: torch.Tensor) -> None:

@@ -42,7 +42,8 @@ def test_the_seeds_numbers(shared_seed: Path, golden: dict[str, np.ndarray], hom
         net = loaded.into(STN(align_corners=align)).eval()
         expected = torch.from_numpy(golden[f"stn_output_align_corners_{str(align).lower()}"])
         with torch.inference_mode():
-            torch.testing.assert_close(net(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+            # float32 rounds where a pixel is read, on each processor otherwise
+            torch.testing.assert_close(net(images), expected, rtol=0, atol=5e-5 * float(expected.abs().max()))
             torch.testing.assert_close(net.theta(images), torch.from_numpy(golden["stn_theta"]), rtol=0, atol=1e-5)
 
 
