@@ -28,6 +28,7 @@ from lprf_mtcnn.params import DetectorParams
 from lprf_mtcnn.proposers import CenterNetProposer, Proposer
 
 SAMPLES = Path(__file__).resolve().parents[2] / "recipes" / "samples" / "photos"
+ROUNDING = 0.01  # pixels: what another order of sums moves a box by, differs between processors
 
 
 def _detector(buffers: Buffers | None = None, **params: Any) -> MtcnnDetector:
@@ -54,11 +55,11 @@ def _noise(*shape: int) -> np.ndarray:
 def _same(ours: Detections, theirs: Detections) -> None:
     """Row for row. ONet sees its crops in other company, which may move what it says by a rounding."""
     assert ours.frame.tolist() == theirs.frame.tolist()
-    torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-3)
-    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-4)
     assert (ours.corners is None) == (theirs.corners is None)
     if ours.corners is not None and theirs.corners is not None:
-        torch.testing.assert_close(ours.corners, theirs.corners, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.corners, theirs.corners, rtol=0, atol=ROUNDING)
 
 
 @contextlib.contextmanager
@@ -125,7 +126,7 @@ def test_a_photo_does_not_depend_on_its_batch() -> None:
     assert len(alone) >= 1
     batch = detector.find_fixed(_frames(empty, photo, empty, photo))
     assert batch.frame.tolist() == [1] * len(alone) + [3] * len(alone)
-    torch.testing.assert_close(batch.boxes, alone.boxes.repeat(2, 1), rtol=0, atol=1e-3)
+    torch.testing.assert_close(batch.boxes, alone.boxes.repeat(2, 1), rtol=0, atol=ROUNDING)
 
 
 def test_buffers_are_for_a_gpu_and_for_networks_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
