@@ -123,8 +123,8 @@ def for_bytes(net: CenterNet) -> CenterNet:
             layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)  # type: ignore[arg-type]
             layer.norm = nn.Identity()
             if layer.residual:  # what comes in, once more: a weight of 1 from each channel's middle to itself
-                middle = layer.conv.kernel_size[0] // 2
-                layer.conv.weight.data[:, :, middle, middle] += torch.eye(layer.conv.out_channels)
+                weight, middle = layer.conv.weight.data, layer.conv.kernel_size[0] // 2
+                weight[:, :, middle, middle] += torch.eye(len(weight), device=weight.device)
                 layer.residual = False
     net.stem.conv.weight.data /= SCALE
     return net
