@@ -14,6 +14,8 @@ _Width = Annotated[int, Field(ge=8)]
 _Height = Annotated[int, Field(ge=3)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Weight = Annotated[float, Field(ge=0)]
+_Channels = Annotated[int, Field(ge=1, le=1024)]
+_Depth = Annotated[int, Field(ge=0, le=32)]
 
 
 class DetectorParams(Params):
@@ -41,6 +43,12 @@ class TrainerParams(LoopParams):
     lr: float = Field(0.002, gt=0, description="learning rate at its highest")
     weight_decay: float = Field(0.01, ge=0, description="of weights, not of biases, slopes and norms")
     warmup: int = Field(200, ge=0, description="steps over which the learning rate rises from 0, linearly")
+    channels: tuple[_Channels, _Channels, _Channels, _Channels, _Channels] = Field(
+        (16, 32, 64, 96, 128), description="of the network's layers, at strides of 2, 4, 8, 16 and 32 pixels"
+    )
+    depth: tuple[_Depth, _Depth, _Depth, _Depth] = Field(
+        (1, 2, 3, 3), description="residual convolutions at each of the last four strides"
+    )
     init: weights_name("centernet") | None = Field(None, description="weights to begin from: to train on")  # type: ignore[valid-type]
     shares: list[float] | None = Field(None, description="shares of the datasets in a batch; equal where not given")
     loss: tuple[_Weight, _Weight, _Weight] = Field((1.0, 2.0, 1.0), description="weights of score, box and corners")

@@ -52,7 +52,8 @@ class CenterNetTask(Task):
             for problem in dataset.problems[:5]:
                 logger.info("  %s", problem)
         self.odds = np.cumsum(np.array(shares) / sum(shares))
-        self.net = CenterNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = CenterNet(params.channels, params.depth)
+        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = {"centernet": self.net}
         self.val = functools.cache(
             lambda: [] if val is None else photos_with_boxes(val, params.val_photos, params.min_plate)

@@ -263,14 +263,18 @@ def test_it_learns_one_photo() -> None:
 
 
 def test_it_goes_on_from_other_weights(tmp_path: Path) -> None:
-    net = CenterNet()
+    sizes: dict[str, Any] = {"channels": (8, 16, 8, 24, 8), "depth": (0, 1, 0, 2)}
+    net = CenterNet(**sizes)
     first = weights.save(tmp_path / "first.safetensors", net.state_dict(), net.metadata())
     context = Context(CPU, torch.float32, weights.find_and_load, node="centernet", folder=tmp_path)
-    params = TrainerParams(init=str(first), steps=1, batch=2, lr=1e-9, ema=None, precision="float32")
+    params = TrainerParams(init=str(first), steps=1, batch=2, lr=1e-9, ema=None, precision="float32", **sizes)
     path = CenterNetTrainer(params, context).run([Labelled(1)])["weights"]
-    learnt = weights.load(weights.read_info(path)).tensors
+    learnt = load(weights.load(weights.read_info(path))).state_dict()
     for name, values in net.named_parameters():
         torch.testing.assert_close(learnt[name], values.detach(), atol=1e-6, rtol=0)
+    other = TrainerParams(init=str(first), steps=1, batch=2)
+    with pytest.raises(WeightsError, match=r"first\.safetensors"):
+        CenterNetTrainer(other, context).run([Labelled(1)])
 
 
 def test_processes_share_a_batch() -> None:
