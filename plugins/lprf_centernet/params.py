@@ -50,7 +50,9 @@ class TrainerParams(LoopParams):
         (1, 2, 3, 3), description="residual convolutions at each of the last four strides"
     )
     init: weights_name("centernet") | None = Field(None, description="weights to begin from: to train on")  # type: ignore[valid-type]
-    shares: list[float] | None = Field(None, description="shares of the datasets in a batch; equal where not given")
+    shares: list[Annotated[float, Field(ge=0)]] = Field(
+        default_factory=list, description="how much of a batch comes from each dataset; equal parts by default"
+    )
     loss: tuple[_Weight, _Weight, _Weight] = Field((1.0, 2.0, 1.0), description="weights of score, box and corners")
     aimed: _Share = Field(0.75, description="share of the cuts that hold a plate, of photos that have any")
     mirror: _Share = Field(0.3, description="share of the photos whose left and right change places")

@@ -23,6 +23,7 @@ from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.loop import Task, record, train
 from lprf.training.photos import mirrored, photos_with_boxes, usable
+from lprf.training.shares import Shares
 from lprf_centernet.cuts import IGNORED, PLATE, cut
 from lprf_centernet.detector import Finder
 from lprf_centernet.net import SCALE, CenterNet, boxes_of, middles
@@ -43,15 +44,12 @@ class CenterNetTask(Task):
         self, params: TrainerParams, device: torch.device, datasets: Sequence[Dataset], val: Dataset | None, node: str
     ):
         self.params, self.device, self.datasets = params, device, datasets
-        shares = params.shares or [1.0] * len(datasets)
-        if len(shares) != len(datasets):
-            raise LprfError(f"{node}: `shares` has {len(shares)} numbers for {len(datasets)} datasets")
+        self.shares = Shares(params.shares, len(datasets))
         for dataset in datasets:
             if not len(dataset):
                 raise LprfError(f"{node}: a dataset is empty")
             for problem in dataset.problems[:5]:
                 logger.info("  %s", problem)
-        self.odds = np.cumsum(np.array(shares) / sum(shares))
         net = CenterNet(params.channels, params.depth)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = {"centernet": self.net}
@@ -61,7 +59,7 @@ class CenterNetTask(Task):
 
     def batch(self, step: int, rng: np.random.Generator, share: Share) -> Any:
         batch = self.params.batch
-        chosen = np.searchsorted(self.odds, rng.random(batch // 2), side="right").clip(0, len(self.datasets) - 1)
+        chosen = self.shares.draw(rng, batch // 2)
         seeds = rng.integers(2**63, size=batch // 2)
         photos: dict[int, tuple[np.ndarray, list[Truth]]] = {}
         cuts = []

@@ -51,10 +51,8 @@ class Real:
             for number, plate in enumerate(example.plates):
                 if not plate.text:
                     continue
-                outside = "".join(sorted(set(plate.text) - set(alphabet)))
-                if outside or len(plate.text) > longest:
-                    what = f"has {outside}, which the alphabet has not" if outside else f"is longer than {longest}"
-                    self.problems.append(f"{example.source}: its text '{plate.text}' {what}")
+                if fault := _fault(plate.text, alphabet, longest):
+                    self.problems.append(f"{example.source}: {fault}")
                     strange += 1
                     continue
                 if cached < CACHE:
@@ -99,23 +97,34 @@ class Real:
 class Rendered:
     """Plates of a dataset that renders them at any difficulty (`image_at`), as `synth.plates` does."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, alphabet: str, longest: int):
+        self.dataset, self.alphabet, self.longest = dataset, alphabet, longest
         self.problems = list(dataset.problems)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def draw(self, rng: np.random.Generator, strength: float) -> tuple[np.ndarray, str]:
-        """As `Real.draw`."""
+        """As `Real.draw`. Raises LprfError where the text cannot be learnt: what is rendered is asked for."""
         image: np.ndarray
         image, text = self.dataset.image_at(int(rng.integers(len(self.dataset))), strength)  # type: ignore[attr-defined]
+        if fault := _fault(text, self.alphabet, self.longest):
+            raise LprfError(f"a rendered plate cannot be learnt: {fault}")
         return image, text
 
 
 def pictures(dataset: Dataset, size: tuple[int, int], alphabet: str, longest: int, balance: float) -> Real | Rendered:
     """What draws from a dataset: rendered where it can render, real otherwise."""
-    return Rendered(dataset) if hasattr(dataset, "image_at") else Real(dataset, size, alphabet, longest, balance)
+    if hasattr(dataset, "image_at"):
+        return Rendered(dataset, alphabet, longest)
+    return Real(dataset, size, alphabet, longest, balance)
+
+
+def _fault(text: str, alphabet: str, longest: int) -> str | None:
+    """Why a text cannot be learnt."""
+    if outside := "".join(sorted(set(text) - set(alphabet))):
+        return f"its text '{text}' has {outside}, which the alphabet has not"
+    return f"its text '{text}' is longer than {longest}" if len(text) > longest else None
 
 
 def keep(example: Example, plate: Truth, size: tuple[int, int]) -> Kept:

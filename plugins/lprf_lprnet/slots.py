@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lprf_lprnet.net import MEAN, SCALE
+from lprf_lprnet.trainer_params import STRIDE
 
-STRIDE = 8  # of the features
 HEADS = 4
 
 

@@ -20,6 +20,7 @@ from lprf.plate_format import load_format
 from lprf.training import distributed
 from lprf.training.distributed import Share
 from lprf.training.loop import Task, record, train
+from lprf.training.shares import Shares
 from lprf_lprnet.net import MEAN, SCALE, LPRNet, time_steps
 from lprf_lprnet.pictures import labelled, pictures, whole
 from lprf_lprnet.slots import SlotNet
@@ -72,10 +73,7 @@ class ReaderTask(Task):
                 logger.info("  %s", problem)
             if source.problems:
                 logger.info("  %d plates or pictures were left out", len(source.problems))
-        shares = params.shares or [1.0] * len(datasets)
-        if len(shares) != len(datasets):
-            raise LprfError(f"`shares` has {len(shares)} numbers for {len(datasets)} datasets")
-        self.odds = np.cumsum(np.array(shares) / sum(shares))
+        self.shares = Shares(params.shares, len(datasets))
         self.difficulty = params.difficulty[0]
         classes = len(alphabet) + 1
         stn = STN(size, pool=2 if size[0] >= 40 else 1) if params.stn else None
@@ -91,7 +89,7 @@ class ReaderTask(Task):
 
     def batch(self, step: int, rng: np.random.Generator, share: Share) -> Any:
         batch = self.params.batch
-        chosen = np.searchsorted(self.odds, rng.random(batch), side="right").clip(0, len(self.sources) - 1)
+        chosen = self.shares.draw(rng, batch)
         seeds = rng.integers(2**63, size=batch)
         rows = range(batch)[share.rows(batch)]
         images, texts = [], []

@@ -10,6 +10,7 @@ from pydantic import Field
 from lprf.component import NameOrYaml, weights_name
 from lprf.training.params import LoopParams
 
+STRIDE = 8  # of the features that slots look at
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -58,7 +59,9 @@ class TrainerParams(LoopParams):
     validate_every: int | None = Field(500, ge=1, description="steps")
 
     @pydantic.model_validator(mode="after")
-    def _endless(self) -> TrainerParams:
+    def _fits(self) -> TrainerParams:
         if self.steps is None:
             raise ValueError("`steps` is needed: plates are drawn without end")
+        if self.decoder == "slots" and any(side % STRIDE for side in self.size):
+            raise ValueError(f"with `decoder: slots` the sides of `size` must be multiples of {STRIDE}")
         return self

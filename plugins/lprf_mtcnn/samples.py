@@ -333,7 +333,7 @@ class Sampler:
         area = self.params.min_plate[0] * self.params.min_plate[1]
         smallest = float(areas(photo.boxes).min()) if len(photo.boxes) else area * 6 * rng.random()
         fits = [p for p in self.proposers[1:] if p.params.min_plate[0] * p.params.min_plate[1] <= smallest]
-        return (fits or self.proposers)[-1] if fits else self.proposers[0]
+        return fits[-1] if fits else self.proposers[0]
 
     def _judged(self, images: Tensor, proposals: Proposals) -> Tensor:
         """The boxes that a first ONet makes of proposals it takes for plates."""

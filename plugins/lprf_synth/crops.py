@@ -200,11 +200,10 @@ class SynthPlates:
 
     problems: tuple[str, ...] = ()
 
-    def __init__(self, params: PlatesParams, context: Context | None = None, difficulty: float | None = None):
+    def __init__(self, params: PlatesParams, context: Context | None = None):
         self.params = params
         self.seed = params.seed if params.seed is not None or context is None else context.seed
-        self.difficulty = params.difficulty if difficulty is None else difficulty
-        self.context = context
+        self.difficulty = params.difficulty
         known = kinds(params.country)
         shares = params.kinds or {name: kind.weight for name, kind in known.items()}
         if unknown := sorted(set(shares) - set(known)):
@@ -217,10 +216,6 @@ class SynthPlates:
 
     def run(self) -> dict[str, SynthPlates]:
         return {"dataset": self}
-
-    def at_difficulty(self, difficulty: float) -> SynthPlates:
-        """The same texts, drawn at another difficulty: what a curriculum raises."""
-        return SynthPlates(self.params, self.context, difficulty)
 
     def __len__(self) -> int:
         return self.params.count

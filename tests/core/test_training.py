@@ -164,6 +164,15 @@ def test_of_equal_weights_the_last_are_the_best(tmp_path: Path) -> None:
     assert not same(result.weights, {"tiny": networks[1]})
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    """As where nothing that is validated on holds a plate."""
+    task = TinyTask(TinyParams(steps=40, ema=None))
+    scores = iter((math.nan, 0.2, math.inf, 0.1))
+    task.validate = lambda: {"score": next(scores), "more": math.nan}
+    result = train(task, task.params, Context(torch.device("cpu"), torch.float32, None, folder=tmp_path, seed=1))
+    assert result.metrics == {"score": 0.2}
+
+
 def test_early_stopping(tmp_path: Path) -> None:
     params = TinyParams(steps=400, patience=3, lr=1e-9, ema=None)
     torch.manual_seed(7)

@@ -16,8 +16,9 @@ from lprf import weights
 from lprf.context import Context
 from lprf.data import Example, Truth
 from lprf.errors import InputFailure, LprfError, WeightsError
+from lprf.plate_format import load_format
 from lprf_lprnet.build import build
-from lprf_lprnet.pictures import Kept, Real, cut, keep
+from lprf_lprnet.pictures import Kept, Real, cut, keep, pictures
 from lprf_lprnet.trainer import ReaderTask, ReaderTrainer
 from lprf_lprnet.trainer_params import TrainerParams
 from lprf_stn.net import STN
@@ -151,6 +152,24 @@ def test_the_curriculum_rises_only_where_plates_are_read() -> None:
 def test_shares_must_fit_the_datasets() -> None:
     with pytest.raises(LprfError, match="3 numbers for 1 datasets"):
         task(shares=[1, 1, 1])
+    with pytest.raises(LprfError, match="every one of `shares` is 0"):
+        task(shares=[0])
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "longest", "told"), [("AB", 8, "has .*, which the alphabet"), (None, 4, "is longer than 4")]
+)
+def test_rendered_plates_that_cannot_be_learnt_are_told(alphabet: str | None, longest: int, told: str) -> None:
+    rendered = SynthPlates(PlatesParams(count=9, size=SIZE))
+    one = pictures(rendered, SIZE, alphabet or load_format("cn").alphabet, longest, balance=1)
+    with pytest.raises(LprfError, match=f"a rendered plate cannot be learnt: its text '.*' {told}"):
+        one.draw(np.random.default_rng(1), 0.5)
+
+
+def test_slots_want_sides_of_eights() -> None:
+    with pytest.raises(ValueError, match="multiples of 8"):
+        TrainerParams(steps=1, size=(50, 160))
+    assert TrainerParams(steps=1, size=(50, 161), decoder="ctc").size == (50, 161)
 
 
 def test_the_temperature_undoes_overconfidence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,7 +366,9 @@ class _Loop:
             self.networks.eval()
             try:
                 with torch.no_grad():
-                    metrics = {key: float(value) for key, value in self.task.validate().items()}
+                    given = {key: float(value) for key, value in self.task.validate().items()}
+                    # no number: nothing to measure it on
+                    metrics = {key: value for key, value in given.items() if math.isfinite(value)}
             finally:
                 if own is not None:
                     self.networks.load_state_dict(own)
