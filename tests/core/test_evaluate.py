@@ -58,6 +58,9 @@ SCRIPT: dict[str, tuple[str, list[Any], list[Any]]] = {
 }
 
 
+ALPHABET = "皖浙京ABCDN012345"
+
+
 class Labels:
     problems: Sequence[str] = ["row 7: <no box>"]
 
@@ -144,6 +147,14 @@ class Train:
         return {"weights": self.folder / "w.safetensors"}
 
 
+class TrainReader(Train):
+    def run(self, dataset: Any) -> dict[str, Any]:
+        assert self.folder is not None
+        file = self.folder / "w.safetensors"
+        weights.save(file, {"x": torch.zeros(1)}, {"architecture": "our.reader", "alphabet": ALPHABET})
+        return {"weights": file}
+
+
 @hookimpl
 def lprf_components() -> list[Component]:
     here = f"{__name__}:"
@@ -152,12 +163,15 @@ def lprf_components() -> list[Component]:
         Component("many", "dataset", f"{here}Many"),
         Component("find", "detector", f"{here}Find", FindParams),
         Component("read", "recognizer", f"{here}Read", ReadParams),
-        Component(
-            "train",
-            "trainer",
-            f"{here}Train",
-            inputs={"dataset": Port("Dataset")},
-            outputs={"weights": Port("Weights")},
+        *(
+            Component(
+                name,
+                "trainer",
+                f"{here}{impl}",
+                inputs={"dataset": Port("Dataset")},
+                outputs={"weights": Port("Weights")},
+            )
+            for name, impl in (("train", "Train"), ("train-reader", "TrainReader"))
         ),
     ]
 
@@ -389,11 +403,24 @@ def test_labels_that_the_recognizer_cannot_spell_are_counted(
     run: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "reader.safetensors"
-    weights.save(file, {"x": torch.zeros(1)}, {"architecture": "our.reader", "alphabet": "皖浙京ABCDN012345"})
+    weights.save(file, {"x": torch.zeros(1)}, {"architecture": "our.reader", "alphabet": ALPHABET})
     report = run(overrides={"read.weights": str(file)})
     assert report["counts"]["plates_beyond_the_alphabet"] == 1
     assert report["counts"]["characters_beyond_the_alphabet"] == "苏"
     assert "1 plates have characters that the recognizer does not know" in capsys.readouterr().out
+
+
+def test_what_trained_weights_cannot_spell_is_counted_by_their_own_alphabet(
+    run: Callable[..., dict[str, Any]],
+) -> None:
+    outer = OUTER.replace(
+        "evaluate: {uses: core.evaluate, inputs: {dataset: data.dataset}",
+        "train: {uses: our.train-reader, inputs: {dataset: data.dataset}}\n"
+        "      evaluate: {uses: core.evaluate, inputs: {dataset: data.dataset, read.weights: train.weights}",
+    )
+    report = run(outer=outer)
+    assert report["counts"]["plates_beyond_the_alphabet"] == 1
+    assert report["counts"]["characters_beyond_the_alphabet"] == "苏"
 
 
 alive = most_alive = 0

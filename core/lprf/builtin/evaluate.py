@@ -145,7 +145,7 @@ class Evaluate:
             )
         content: dict[str, Any] = {
             "summary": {},
-            **self._measured(seen),
+            **self._measured(seen, recipe),
             "failures": self._failures(seen),
             "skipped": [show(problem) for problem in dataset.problems],
             "provenance": {
@@ -272,7 +272,7 @@ class Evaluate:
 
     # Measuring
 
-    def _measured(self, seen: Seen) -> dict[str, Any]:
+    def _measured(self, seen: Seen, recipe: Recipe) -> dict[str, Any]:
         groups = [name for name in self.params.groups if name in seen.pictures]
         groups += sorted(name for name in seen.pictures if name not in groups)
         by_group: dict[str, tuple[list[Plate], list[Box]]] = {name: ([], []) for name in groups}
@@ -295,7 +295,7 @@ class Evaluate:
                 "plates_with_text": sum(bool(p.truth) for p in seen.plates),
                 "boxes": len(seen.boxes),
                 "smaller_plates": seen.small,
-                **self._unspellable(seen.plates),
+                **_unspellable(seen.plates, recipe),
             },
             **self._rates(seen.plates, seen.boxes, sum(seen.pictures.values())),
             "groups": {name: self._rates(*by_group[name], seen.pictures[name]) for name in groups},
@@ -327,20 +327,6 @@ class Evaluate:
                     "ccpd": Rate(sum(p.together for p in labelled), len(labelled)).as_json(),
                 }
         return rates
-
-    def _unspellable(self, plates: Iterable[Plate]) -> dict[str, Any]:
-        """Labels that the recognizer cannot get right: characters that its weights do not know."""
-        alphabets = [
-            alphabet
-            for _, info in weights.named_by(self.recipe)
-            if isinstance(alphabet := info.metadata.get("alphabet"), str | list)
-        ]
-        if len(alphabets) != 1:
-            return {}
-        known = set(alphabets[0])
-        strange = [p.truth for p in plates if p.truth and not set(p.truth) <= known]
-        characters = sorted({character for truth in strange for character in truth} - known)
-        return {"plates_beyond_the_alphabet": len(strange), "characters_beyond_the_alphabet": "".join(characters)}
 
     def _failures(self, seen: Seen) -> dict[str, Any]:
         lists: dict[str, Any] = {"unread": seen.unread[:NAMED], "failed": seen.failed[:NAMED]}
@@ -384,6 +370,21 @@ def _rounded(box: Sequence[float]) -> list[float]:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
+
+
+def _unspellable(plates: Iterable[Plate], recipe: Recipe) -> dict[str, Any]:
+    """Labels that the recognizer cannot get right: characters that its weights do not know."""
+    alphabets = [
+        alphabet
+        for _, info in weights.named_by(recipe)
+        if isinstance(alphabet := info.metadata.get("alphabet"), str | list)
+    ]
+    if len(alphabets) != 1:
+        return {}
+    known = set(alphabets[0])
+    strange = [p.truth for p in plates if p.truth and not set(p.truth) <= known]
+    characters = sorted({character for truth in strange for character in truth} - known)
+    return {"plates_beyond_the_alphabet": len(strange), "characters_beyond_the_alphabet": "".join(characters)}
 
 
 def _detection(plates: list[Plate], boxes: list[Box] | None, pictures: int | None, i: int) -> dict[str, Any]:
