@@ -46,14 +46,17 @@ class Lock:
         return "unknown"
 
     def held(self) -> bool:
-        """Whether another process has it now; taken for a moment to find out. False where there is no such file."""
-        if not self.path.is_file():
-            return False
+        """Whether another process has it now; taken for a moment to find out. False where there is no such file, and
+        where it may not be written to."""
         try:
-            with self.path.open("r+", encoding="utf-8") as file:
+            file = self.path.open("r+", encoding="utf-8")
+        except OSError:  # not there, or another's, whose runs cannot be asked
+            return False
+        with file:
+            try:
                 _take(file)
-        except OSError as error:
-            return error.errno in TAKEN
+            except OSError as error:
+                return error.errno in TAKEN
         return False
 
     def release(self) -> None:

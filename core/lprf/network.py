@@ -144,9 +144,6 @@ def write(network: Network, path: Path, who: str) -> Path:
     text = json.dumps(dict(network.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
     onnx.helper.set_model_props(model, {KEY: text})
     onnx.checker.check_model(model)
-    try:
-        with replacing(path) as beside:
-            beside.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise LprfError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as beside:
+        beside.write_bytes(model.SerializeToString())
     return path

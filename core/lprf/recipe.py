@@ -33,7 +33,11 @@ Scalar = str | int | float | bool | None
 
 
 class Runtime(Params):
-    """Where and how a recipe runs; but for the seed, none of it changes what a training stage computes."""
+    """Where and how a recipe runs.
+
+    Of it the seed decides what a training stage computes, and an evaluated recipe's precision and backend what is
+    measured.
+    """
 
     device: str = pydantic.Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = pydantic.Field(

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -45,12 +44,13 @@ from lprf import weights
 from lprf.component import Params, PathParam, RecipeParam, WeightsParam, marked
 from lprf.context import Context
 from lprf.errors import LprfError, PluginError, RecipeError
-from lprf.files import replacing
+from lprf.files import replacing, writing
 from lprf.lock import Lock
 from lprf.plugins import Plugins, suggest
 from lprf.recipe import Node, Recipe, Ref, load_recipe
 from lprf.runs import CHECKPOINT, DONE, LOCK, LOG, METRICS, latest_done, read_done
 from lprf.stream import pick_device, pick_dtype
+from lprf.text import columns
 from lprf.training import distributed
 from lprf.training.log import duration
 from lprf.training.params import Unkeyed
@@ -111,9 +111,7 @@ class RunResult:
             metrics = ", ".join(f"{key} {value:.4g}" for key, value in list(stage.metrics.items())[:6])
             seconds = f"{stage.seconds:.0f}" if stage.status != "to run" else ""
             rows.append([stage.name, stage.status, seconds, stage.reason if stage.status == "to run" else metrics])
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
-        lines = lines if self.stages else ["nothing but datasets: no stage to run"]
+        lines = [columns(rows)] if self.stages else ["nothing but datasets: no stage to run"]
         for path in self.weights.values():
             lines.append(f"weights: {path}")
         for command in self.commands:
@@ -223,7 +221,7 @@ class _Runner:
 
     def _clear(self, node: Node, stage: Stage) -> None:
         """Forget what a stage has done, checkpoints included; its lock stays."""
-        with _told(stage.folder), _locked(Lock(stage.folder / LOCK), node.name):
+        with writing(stage.folder), _locked(Lock(stage.folder / LOCK), node.name):
             (stage.folder / DONE).unlink(missing_ok=True)
             for path in stage.folder.iterdir():
                 if path.is_dir():
@@ -279,6 +277,8 @@ class _Runner:
                     parts[f"recipe.{inner.name}.{name}"] = text
                 for port, refs in inner.inputs.items():
                     parts[f"recipe.{inner.name}.inputs.{port}"] = " ".join(map(str, refs))
+            for name in ("precision", "backend"):  # what is measured differs by them
+                parts[f"recipe.runtime.{name}"] = getattr(node.inner.runtime, name)
         return parts
 
     def _identity(self, ref: Ref) -> str:
@@ -329,7 +329,7 @@ class _Runner:
         main = distributed.is_main()
         with contextlib.ExitStack() as stack:
             if main:
-                with _told(stage.folder):
+                with writing(stage.folder):
                     stage.folder.mkdir(parents=True, exist_ok=True)
                     lock = Lock(stage.folder / LOCK)
                     waited = stack.enter_context(_locked(lock, node.name))
@@ -349,7 +349,7 @@ class _Runner:
             stage = dataclasses.replace(stage, reason=self._reason(node, stage))
             self.plugins.notify("lprf_stage_started", stage=stage)
         try:
-            with _told(stage.folder), _log_to(stage.log if main else None):
+            with writing(stage.folder), _log_to(stage.log if main else None):
                 if main:
                     _sweep(stage.folder)
                 logger.info("%s: %s, %s; log in %s", node.name, node.uses, stage.reason, stage.log)
@@ -435,7 +435,7 @@ class _Runner:
                 name = node.name if len(ports) == 1 else f"{node.name}-{port}"
                 left[ref] = self.folder / "weights" / f"{name}{weights.SUFFIX}"
                 if distributed.is_main():
-                    with _told(left[ref].parent), replacing(left[ref]) as beside:
+                    with replacing(left[ref]) as beside:
                         shutil.copyfile(self.values[ref], beside)
         return left
 
@@ -613,20 +613,6 @@ def _locked(lock: Lock, name: str) -> Iterator[bool]:
         yield waited
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Failures of the disk in the words of the person whose disk it is."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or folder
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise LprfError(f"the disk is full, or the quota is used up: {where} could not be written") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise LprfError(f"{where} cannot be written: {error.strerror}") from error
-        raise
 
 
 @contextlib.contextmanager

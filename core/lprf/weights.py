@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +26,7 @@ import platformdirs
 
 from lprf.component import Component, WeightsParam, import_attribute, marked
 from lprf.errors import PluginError, WeightsError
-from lprf.files import replacing
+from lprf.files import replacing, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -101,15 +100,9 @@ def home() -> Path:
     return Path(os.environ.get("LPRF_HOME") or platformdirs.user_data_dir("lprf", appauthor=False))
 
 
-def shipped() -> Path:
-    """The folder of the shipped weights: in the installed package, else at the repository's root."""
-    inside = Path(str(files("lprf"))) / "weights"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "weights"
-
-
 def folders(beside: str | Path | None = None) -> list[Path]:
     """Where weights are looked for by name, in order."""
-    return [*([Path(beside)] if beside is not None else []), home() / "weights", shipped()]
+    return [*([Path(beside)] if beside is not None else []), home() / "weights", shipped("weights")]
 
 
 def find(name: str | Path, folder: str | Path | None = None) -> WeightsInfo:
@@ -358,7 +351,12 @@ def publish(
     """
     weights = find_and_load(source)
     metadata = dict(weights.info.metadata)
-    metadata["scores"] = [row for name, report in reports.items() for row in _scores(name, report)]
+    metadata["scores"] = []
+    for name, report in reports.items():
+        try:
+            metadata["scores"] += _scores(name, report)
+        except (AttributeError, KeyError, TypeError):
+            raise WeightsError(f"{name}: not a report of core.evaluate") from None
     if summary:
         metadata["summary"] = summary
     if listed := list(weaknesses):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lprf.api import Context, Example, LprfError, Truth
-from lprf.builtin.datasets import read_picture
+from lprf.builtin.datasets import pictures_in, read_picture
 from lprf_ccpd.names import parse
 from lprf_ccpd.plugin import CcpdParams
 
@@ -41,7 +39,7 @@ class CcpdDataset:
             prefix = f"{number}/" if len(roots) > 1 else ""
             before = len(self._pictures)
             listed = _listed(root, params)
-            for name in listed if params.split is not None else _found(root):
+            for name in listed if params.split is not None else pictures_in(root, _SUFFIXES):
                 self._add(root, name, prefix, params, listed.get(name, ""))
             if len(self._pictures) == before:
                 what = "" if params.subsets is None else f" of {', '.join(params.subsets)}"
@@ -95,16 +93,6 @@ class CcpdDataset:
             size = path.stat().st_size if path.exists() else -1
             digest.update(f"{source}\0{size}\0{subset}\0{release}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
-
-
-def _found(root: Path) -> Iterator[str]:
-    """The pictures below a folder, as sorted relative paths."""
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        here = Path(folder).relative_to(root)
-        for name in sorted(files):
-            if Path(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
-                yield (here / name).as_posix()
 
 
 def _listed(root: Path, params: CcpdParams) -> dict[str, str]:

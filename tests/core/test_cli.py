@@ -221,6 +221,9 @@ def test_schema_is_json_schema(tmp_path: Path) -> None:
     assert "mtcnn.detector" in json.dumps(schema)
     assert lprf("schema", tmp_path / "recipe.schema.json").returncode == 0
     assert json.loads((tmp_path / "recipe.schema.json").read_text()) == schema
+    (tmp_path / "file").write_text("")
+    done = lprf("schema", tmp_path / "file" / "recipe.schema.json")
+    assert done.returncode == 2 and "file cannot be written: " in done.stdout + done.stderr
 
 
 def test_doctor_finds_this_machine_ready() -> None:

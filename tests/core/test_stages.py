@@ -148,6 +148,8 @@ def test_a_second_run_computes_nothing_and_gives_the_same(plugins: Plugins, fold
         ("data.count=63", ALL),
         ("runtime.seed=8", ALL),
         ("measure.overrides={detect.min_plate: [30, 10]}", ["measure"]),
+        ("measure.overrides={runtime.precision: float32}", ["measure"]),
+        ("measure.overrides={runtime.backend: torch}", ["measure"]),
         ("runtime.workers=1", []),
         ("runtime.threads=1", []),
         ("runtime.device=auto", []),
@@ -587,6 +589,17 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert there.acquire()
     assert not there.held()
     there.release()
+
+
+def test_a_lock_that_may_not_be_opened_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    there = lock.Lock(tmp_path / "x")
+    assert there.acquire()
+    there.release()
+    monkeypatch.setattr(Path, "open", refused)
+    assert not there.held()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from lprf import weights
 from lprf.component import Component, Params, weights_name
-from lprf.errors import WeightsError
+from lprf.errors import LprfError, WeightsError
 from lprf.weights import Imported
 
 
@@ -53,7 +53,7 @@ def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
 def test_a_name_is_found_beside_the_recipe_then_at_home_then_shipped(
     tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "shipped", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(weights, "shipped", lambda _: tmp_path / "shipped")
     places = [tmp_path / "recipe", own_home / "weights", tmp_path / "shipped"]
     for place in places:
         _save(place / "net.safetensors")
@@ -160,7 +160,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # as a full disk does
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(LprfError, match=r"the disk is full, or the quota is used up: .*x\.safetensors"):
             _save(path, b=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
@@ -312,3 +312,7 @@ def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
     assert "| street | false boxes | 2 | 7 |" in card and "| crops | read | 75.0 % |" in card
     assert "A reader." in card and "- dark ones" in card and info.metadata["licence"] == "MIT"
     assert torch.equal(weights.load(info).tensors["a"], tensors["a"])
+    for wrong in ({"detection": [1]}, {"detection": {"0.5": {}}}, {"reading": 5}):
+        with pytest.raises(WeightsError, match="street: not a report"):
+            weights.publish(str(trained), tmp_path / "other.safetensors", {"street": wrong})
+    assert not (tmp_path / "other.safetensors").exists()

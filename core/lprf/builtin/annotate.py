@@ -43,7 +43,7 @@ class Annotate:
         self.writer: Any = None
         self.size = (0, 0)
         self.written = 0
-        self.part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")
+        self.part = self.path.parent / f".{self.path.stem}.part{self.path.suffix}"
 
     @property
     def output(self) -> str | None:

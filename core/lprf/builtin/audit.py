@@ -119,11 +119,8 @@ class Audit:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    try:
-        with replacing(path) as beside:
-            write(beside)
-    except OSError as error:
-        raise LprfError(f"{error.filename or path} cannot be written: {error.strerror}") from error
+    with replacing(path) as beside:
+        write(beside)
 
 
 def picture_hash(image: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,7 @@ def labelled_crops(params: CropsDatasetParams, context: Context) -> Pictures:
     pattern = re.compile(params.text)
     found = Pictures("core.labelled-crops", [])
     pictures = []
-    for name in _pictures_in(folder):
+    for name in pictures_in(folder):
         match = pattern.search(Path(name).stem)
         text = "" if match is None else match.group(1 if pattern.groups else 0) or ""
         if not text:
@@ -137,7 +137,7 @@ def photos(params: PhotosDatasetParams, context: Context) -> Pictures:
     """Photos without plates."""
     folder = _folder(params.path)
     found = Pictures("core.photos", [])
-    pictures = [Picture(name, folder / name, (), params.group) for name in _pictures_in(folder)]
+    pictures = [Picture(name, folder / name, (), params.group) for name in pictures_in(folder)]
     return _whole(found, pictures, params.path)
 
 
@@ -319,7 +319,7 @@ def _yolo_rows(
     """A text file a picture, beside it or in `labels/` for `images/`: class, then centre and size or four corners."""
     if not folder.is_dir():
         raise LprfError(f"{folder} is not a folder: YOLO's labels are a text file a picture")
-    for name in _pictures_in(base):
+    for name in pictures_in(base):
         labels = _yolo_labels(folder, base, name)
         if labels is None:
             problems.append(f"{name}: no label file")
@@ -409,12 +409,12 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def _pictures_in(folder: Path) -> Iterator[str]:
+def pictures_in(folder: Path, suffixes: Container[str] = SUFFIXES) -> Iterator[str]:
     """The pictures below a folder, as relative paths, in sorted order."""
     for here, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield (Path(here).relative_to(folder) / name).as_posix()
 
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lprf.cli.common import add_recipe_arguments, columns, load
+from lprf.cli.common import add_recipe_arguments, load
+from lprf.text import columns
 
 EXAMPLES = """\
 Sinks are off. One pass over the source warms up, then each of --passes counts; two recipes take turns.

@@ -35,15 +35,6 @@ def plugins(files: Sequence[Path]) -> Plugins:
     return found
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned text, the last column as long as it likes (it may be piped to grep)."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)][:-1]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    )
-
-
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """A recipe, overrides of it, and `--plugin`."""
     parser.add_argument("recipe", metavar="RECIPE", help="a file, the name of a shipped recipe, or plugin/recipe")

@@ -10,8 +10,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from lprf.cli.common import add_plugin_argument, columns, plugins
+from lprf.cli.common import add_plugin_argument, plugins
 from lprf.component import KINDS, Component, Port
+from lprf.text import columns
 
 EXAMPLES = """\
 Examples:

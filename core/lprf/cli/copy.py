@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
         raise LprfError(f"{target} is there already; --force replaces it")
     try:
         text = source.read_bytes()
-        with replacing(target) as beside:
-            beside.write_bytes(text)
     except OSError as error:
-        raise LprfError(f"{error.filename or target}: {error.strerror}") from None
+        raise LprfError(f"{source}: {error.strerror}") from None
+    with replacing(target) as beside:
+        beside.write_bytes(text)
     print(f"{target}: a copy of {source}\nrun it: lprf run {target}")
     return 0

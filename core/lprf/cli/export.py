@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lprf.cli.common import add_recipe_arguments, columns, load
+from lprf.cli.common import add_recipe_arguments, load
+from lprf.text import columns
 
 EXAMPLES = """\
 Then the recipe runs over its source twice, with the networks as they are and with the files in their places, and the
-texts that differ are printed; exit code 1 where any does. In float32, on the CPU. Needs the extra `lprf[onnx]`.
+texts that differ are printed; exit code 1 where any does, or a picture could not be read. In float32, on the CPU.
+Needs the extra `lprf[onnx]`.
 
 Examples:
   lprf export read-plates
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{proof.pictures} pictures, {proof.plates} plates{failed}: ", end="")
     if not texts["differing"]:
         print("no text differs")
-        return 0
+        return 1 if proof.failed else 0
     print(f"{texts['differing']} of {texts['pictures']} pictures differ")
     for entry in texts["first"]:
         one, other = (", ".join(plate["text"] for plate in entry[side]) or "none" for side in ("one", "other"))

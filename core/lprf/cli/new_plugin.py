@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lprf.component import KINDS
 from lprf.errors import LprfError
-from lprf.files import shipped
+from lprf.files import shipped, writing
 from lprf.plugins import GROUP
 from lprf.templates import PYPROJECT, TEMPLATES
 
@@ -50,14 +50,12 @@ def run(args: argparse.Namespace) -> int:
         f"tests/test_{name}.py": template.tests(kind),
         **{f"{recipes}/{path}": text for path, text in template.files.items()},
     }
-    try:
+    with writing(folder):
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text.replace("NAME", name).replace("KIND", kind), encoding="utf-8")
         for path, sample in template.pictures.items():
             shutil.copyfile(shipped("recipes") / "samples" / sample, folder / recipes / path)
-    except OSError as error:
-        raise LprfError(f"{error.filename or folder}: {error.strerror}") from None
     print(f"{folder}: gives {name}.{kind}\ninstall it: pip install -e {folder}\ntest it:    pytest {folder}")
     print(f"run it:     lprf run {name}/example")
     return 0

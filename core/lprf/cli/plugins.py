@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from lprf.cli.common import add_plugin_argument, columns, plugins
+from lprf.cli.common import add_plugin_argument, plugins
 from lprf.errors import PluginError
+from lprf.text import columns
 
 EXAMPLES = """\
 Every installed distribution with an entry point in the group `lprf` is a plugin. One that is broken is listed

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from lprf.cli.common import add_plugin_argument, columns, plugins
+from lprf.cli.common import add_plugin_argument, plugins
 from lprf.recipe import shipped_recipes, summary_of
+from lprf.text import columns
 
 EXAMPLES = """\
 Examples:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lprf.cli.common import add_recipe_arguments, load
 from lprf.errors import LprfError
 from lprf.memory import lasting
+from lprf.text import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,7 +160,7 @@ class _Lines:
         of = f" of {summary.total}" if summary.total is not None else ""
         line = f"{done}{of} {self.noun}, {summary.plates} plates, {summary.rate:.1f} {self.noun} a second"
         if summary.total is not None and summary.rate > 0:
-            line += f", {_duration((summary.total - done) / summary.rate)} left"
+            line += f", {duration((summary.total - done) / summary.rate)} left"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -167,12 +168,6 @@ def _done(summary: Summary) -> int:
     """Items that are through; one that was read in part counts among the failures too."""
     done = summary.frames + summary.failed
     return done if summary.total is None else min(done, summary.total)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> int:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from lprf.cli.common import columns
 from lprf.errors import LprfError
 from lprf.plugins import suggest
 from lprf.runs import TABLE, StageFolder, found_in, moment
+from lprf.text import columns
 
 EXAMPLES = """\
 Examples:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from lprf.cli.common import add_plugin_argument, plugins
-from lprf.errors import LprfError
 from lprf.files import replacing
 from lprf.schema import recipe_schema
 
@@ -31,10 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target is None:
         print(text, end="")
         return 0
-    try:
-        with replacing(args.target) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LprfError(f"{args.target}: {error.strerror}") from None
+    with replacing(args.target) as beside:
+        beside.write_text(text, encoding="utf-8")
     print(f"{args.target}: completes the components installed now; write it again when plugins change")
     return 0

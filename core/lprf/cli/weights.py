@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from lprf.cli.common import columns
 from lprf.component import Component
 from lprf.errors import LprfError, WeightsError
 from lprf.plugins import installed
+from lprf.text import columns
 
 EXAMPLES = """\
 Examples:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lprf.files import replacing
+from lprf.text import duration
 
 logger = logging.getLogger("lprf.training")
 
@@ -92,14 +93,6 @@ class Board:
 
     def _write(self, **what: Any) -> None:
         self.records.write(self.event(wall_time=time.time(), **what).SerializeToString())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min, 2 h 5 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Shown:
