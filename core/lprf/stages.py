@@ -349,7 +349,7 @@ class _Runner:
             stage = dataclasses.replace(stage, reason=self._reason(node, stage))
             self.plugins.notify("lprf_stage_started", stage=stage)
         try:
-            with writing(stage.folder), _log_to(stage.log if main else None):
+            with _log_to(stage.log if main else None):
                 if main:
                     _sweep(stage.folder)
                 logger.info("%s: %s, %s; log in %s", node.name, node.uses, stage.reason, stage.log)
@@ -426,6 +426,12 @@ class _Runner:
     def _leave_weights(self) -> dict[Ref, Path]:
         """Copy the trained weights to the run's folder: `<stage>`, or `<stage>-<port>` of a stage with several."""
         left = {}
+        begun_from = {
+            Path(name).resolve()
+            for node in self._stages()
+            for param in marked(type(node.params), WeightsParam)
+            if isinstance(name := getattr(node.params, param), str)
+        }
         for node in self._stages():
             ports = [port for port, declared in node.component.all_outputs().items() if declared.type == "Weights"]
             for port in ports:
@@ -435,6 +441,12 @@ class _Runner:
                 name = node.name if len(ports) == 1 else f"{node.name}-{port}"
                 left[ref] = self.folder / "weights" / f"{name}{weights.SUFFIX}"
                 if distributed.is_main():
+                    if left[ref].resolve() in begun_from:
+                        logger.warning(
+                            "%s is what this run began from, and is replaced: the same command would begin from what "
+                            "it is now; `lprf weights publish` keeps weights under a name of their own",
+                            left[ref],
+                        )
                     with replacing(left[ref]) as beside:
                         shutil.copyfile(self.values[ref], beside)
         return left

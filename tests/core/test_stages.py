@@ -139,6 +139,18 @@ def test_a_second_run_computes_nothing_and_gives_the_same(plugins: Plugins, fold
     assert kept.tolist() == [1.0] * 64
 
 
+def test_it_is_told_where_a_run_replaces_what_it_began_from(
+    plugins: Plugins, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "is what this run began from, and is replaced"
+    one = run(plugins, recipe="one.yaml", overrides=["net.steps=3"])
+    left = one.weights["net"]
+    run(plugins, recipe="one.yaml", overrides=["net.steps=3"])
+    assert told not in caplog.text
+    run(plugins, recipe="one.yaml", overrides=["net.steps=3", f"net.init={left}"])
+    assert f"{left} {told}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -258,6 +258,8 @@ def _shared_pictures(
 def _leak(leakage: Mapping[str, Any]) -> str:
     """The error's words."""
     said, examples = [], []
+    shared = [item["pictures"] for what in ("plates", "pictures") for item in leakage.get(what, {}).get("named", [])]
+    parts = [part for part in leakage["parts"] if any(part in pictures for pictures in shared)]
     if total := leakage["plates"]["total"]:
         said.append("1 plate" if total == 1 else f"{total} plates")
         first = leakage["plates"]["named"][0]
@@ -267,7 +269,7 @@ def _leak(leakage: Mapping[str, Any]) -> str:
         pair = leakage["pictures"]["named"][0]["pictures"]
         examples.append(" and ".join(f"{name}'s {source}" for name, source in pair.items()))
     return (
-        f"{' and '.join(leakage['parts'])} share {' and '.join(said)}, such as {'; '.join(examples)}. core.split makes "
+        f"{' and '.join(parts)} share {' and '.join(said)}, such as {'; '.join(examples)}. core.split makes "
         "parts that share no plate; with allow_leakage: true the audit only reports"
     )
 
