@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from lprf.builtin.crops import Crops
 from lprf.builtin.images import Images, find_pictures, read_list, read_picture
-from lprf.builtin.io_params import ImagesParams
+from lprf.builtin.io_params import CropsParams, ImagesParams
 from lprf.data import Item
 from lprf.errors import InputFailure, LprfError
 from running import EVERYTHING, lprf
@@ -294,6 +295,14 @@ def test_what_is_asked_for_and_not_there(tree: Path) -> None:
     with pytest.raises(InputFailure, match="there is no such file"):
         missing.load()
     assert isinstance(good.load(), np.ndarray)
+
+
+def test_a_high_crop_and_a_wide_one_share_no_batch() -> None:
+    crops = Crops(CropsParams(path="."), None)  # type: ignore[arg-type]
+    high, wide, small, turned = (
+        crops.shape(np.zeros((h, w, 3), np.uint8)) for h, w in [(20_000, 1), (1, 20_000), (24, 94), (94, 24)]
+    )
+    assert len({high, wide, small}) == 3 and small == turned
 
 
 def test_a_folder_of_everything(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import torch
 from lprf.builtin.images import Images
 from lprf.data import Detections, Frames, Origin
 
-SMALL = 256  # crops up to this many pixels wide and high share batches; larger ones by powers of two
+SMALL = 256  # crops up to this many pixels wide and high share batches; larger ones by their sides' powers of two
 
 
 class Crops(Images):
     """Pictures as `core.images` finds them; each gives a frame and one detection that covers it."""
 
     def shape(self, image: np.ndarray) -> tuple[int, ...]:
-        """Coarse: crops differ in size, and are padded to the largest of their batch."""
-        return ((max(*image.shape[:2], SMALL) - 1).bit_length(),)
+        """Coarse: crops differ in size, and are padded to the widest and the highest of their batch."""
+        return tuple((max(side, SMALL) - 1).bit_length() for side in image.shape[:2])
 
     def batch(self, origins: Sequence[Origin], images: Sequence[np.ndarray]) -> Mapping[str, Any]:
         """Frames padded at the right and below by repeating their edges; scores 1; extra "given"."""
