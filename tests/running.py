@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +53,18 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> su
 def lprf(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `lprf` with these arguments."""
     return run(sys.executable, "-m", "lprf", *arguments, cwd=cwd, **environment)
+
+
+@contextlib.contextmanager
+def at_most(spare: int) -> Iterator[None]:
+    """Let this process take `spare` bytes of memory more than it has."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def environment(folder: Path, *, with_lprf: bool) -> Path:

@@ -78,8 +78,12 @@ class Weights:
         return self
 
     def into(self, module: Module) -> Module:
-        """Load every tensor into `module`, which is given back. Raises WeightsError that names what does not fit."""
-        own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        """Load every tensor into `module`, which is given back; one on the device "meta" gets its memory here.
+
+        Raises WeightsError that names what does not fit.
+        """
+        state = module.state_dict()
+        own = {name: tuple(value.shape) for name, value in state.items()}
         given = {name: tuple(value.shape) for name, value in self.tensors.items()}
         faults = [f"{name} is missing" for name in own if name not in given]
         faults += [f"{name} is not of this network" for name in given if name not in own]
@@ -91,7 +95,9 @@ class Weights:
         if faults:
             more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
             raise WeightsError(f"{self.path} does not fit {type(module).__name__}: {'; '.join(faults[:3])}{more}")
-        module.load_state_dict(dict(self.tensors))
+        # copies of the module's own types, because what is assigned is kept as it is
+        tensors = {name: value.to(state[name].dtype, copy=True) for name, value in self.tensors.items()}
+        module.load_state_dict(tensors, assign=any(value.is_meta for value in state.values()))
         return module
 
 

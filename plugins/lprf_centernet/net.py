@@ -137,13 +137,18 @@ def load(weights: Weights) -> CenterNet:
         if metadata.get(key) != value:
             raise WeightsError(f"{weights.path}: '{key}' in its metadata is {metadata.get(key)!r}, not {value!r}")
     sizes = []
-    for key, count, least in (("channels", 5, 1), ("depth", 4, 0)):
+    for key, count, least, most in (("channels", 5, 1, 1024), ("depth", 4, 0, 32)):  # the trainer's bounds
         values = metadata.get(key)
         if (
             not isinstance(values, list)
             or len(values) != count
-            or not all(type(n) is int and n >= least for n in values)
+            or not all(type(n) is int and least <= n <= most for n in values)
         ):
-            raise WeightsError(f"{weights.path}: '{key}' in its metadata must be {count} integers, is {values!r}")
+            raise WeightsError(
+                f"{weights.path}: '{key}' in its metadata must be {count} integers from {least} to {most}, "
+                f"is {values!r}"
+            )
         sizes.append(tuple(values))
-    return weights.into(CenterNet(*sizes)).eval()
+    with torch.device("meta"):  # nothing is allocated before the tensors have been seen to fit
+        net = CenterNet(*sizes)
+    return weights.into(net).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pydantic
+import torch
 from pydantic import Field
 
 from lprf.errors import WeightsError
@@ -56,7 +57,8 @@ def build(weights: Weights) -> tuple[LPRNet | SlotNet, Metadata]:
         if metadata.decoder == "slots":
             net = SlotNet(classes, metadata.size, metadata.width, metadata.slots, 0.0)
         else:
-            net = LPRNet(classes, metadata.size, metadata.width, 0.0, metadata.context)
+            with torch.device("meta"):  # nothing is allocated before the tensors have been seen to fit
+                net = LPRNet(classes, metadata.size, metadata.width, 0.0, metadata.context)
     except ValueError as error:
         raise WeightsError(f"{weights.path}: its metadata does not do: {error}") from None
     return weights.into(net).eval(), metadata

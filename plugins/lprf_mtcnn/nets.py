@@ -25,6 +25,7 @@ CELL = (12, 44)
 STRIDE = (2, 5)
 
 ONET_SIZE = (24, 94)  # height, width of ONet's crops
+MOST = 1024  # channels; a file's metadata must not decide how much is allocated
 
 
 class _Slope(torch.autograd.Function):
@@ -181,8 +182,10 @@ def load_onet(weights: Weights) -> ONet:
     metadata = weights.require("mtcnn.onet").info.metadata
     _check(weights, metadata, _ONET)
     channels, hidden = _channels(weights, metadata, 4), metadata.get("hidden")
-    if not isinstance(hidden, int) or hidden < 1:
-        raise WeightsError(f"{weights.path}: 'hidden' in its metadata must be a positive integer, is {hidden!r}")
+    if not _size(hidden):
+        raise WeightsError(
+            f"{weights.path}: 'hidden' in its metadata must be an integer from 1 to {MOST}, is {hidden!r}"
+        )
     return weights.into(ONet(channels, hidden, corners=bool(metadata.get("corners")))).eval()  # type: ignore[arg-type]
 
 
@@ -194,6 +197,12 @@ def _check(weights: Weights, metadata: Mapping[str, Any], expected: Mapping[str,
 
 def _channels(weights: Weights, metadata: Mapping[str, Any], count: int) -> tuple[int, ...]:
     channels = metadata.get("channels")
-    if not isinstance(channels, list) or len(channels) != count or not all(isinstance(n, int) for n in channels):
-        raise WeightsError(f"{weights.path}: 'channels' in its metadata must be {count} integers, is {channels!r}")
+    if not isinstance(channels, list) or len(channels) != count or not all(map(_size, channels)):
+        raise WeightsError(
+            f"{weights.path}: 'channels' in its metadata must be {count} integers from 1 to {MOST}, is {channels!r}"
+        )
     return tuple(channels)
+
+
+def _size(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST

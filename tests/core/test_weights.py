@@ -154,6 +154,19 @@ def test_a_mismatch_is_named(tmp_path: Path) -> None:
     assert torch.equal(loaded.require("toy").into(good).get_parameter("a.weight"), torch.arange(6.0).reshape(2, 3))
 
 
+def test_a_network_without_memory_gets_its_own_once_the_tensors_fit(tmp_path: Path) -> None:
+    tensors = {"weight": torch.arange(6.0).reshape(2, 3).half(), "bias": torch.ones(2)}
+    loaded = weights.load(weights.find(weights.save(tmp_path / "x.safetensors", tensors, {"architecture": "toy"})))
+    with torch.device("meta"):
+        first, second, vast = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), torch.nn.Linear(1 << 20, 1 << 20)
+    with pytest.raises(WeightsError, match="weight is"):
+        loaded.into(vast)
+    loaded.into(first).weight.data.zero_()
+    weight = loaded.into(second).weight
+    assert weight.dtype == torch.float32 and weight.requires_grad
+    assert torch.equal(weight.data, torch.arange(6.0).reshape(2, 3))
+
+
 def test_nothing_half_written_stays(tmp_path: Path) -> None:
     path = _save(tmp_path / "x.safetensors")
     before = path.read_bytes()

@@ -26,6 +26,7 @@ from lprf_centernet.detector import Finder, found, levels
 from lprf_centernet.net import STRIDE, CenterNet, Conv, for_bytes, load
 from lprf_centernet.params import DetectorParams, TrainerParams
 from lprf_centernet.trainer import CenterNetTask, CenterNetTrainer, _overlap
+from running import at_most
 
 CPU = torch.device("cpu")
 
@@ -285,7 +286,10 @@ def test_processes_share_a_batch() -> None:
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), values, equal_nan=True, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("wrong", [{"channels": [1, 2]}, {"depth": [1, 2, 3, -1]}, {"stride": 8}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"channels": [1, 2]}, {"channels": [4, 6, 8, 8, 1025]}, {"depth": [1, 2, 3, -1]}, {"stride": 8}],
+)
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     net = trained_a_little()
     path = weights.save(tmp_path / "w.safetensors", net.state_dict(), {**net.metadata(), **wrong})
@@ -295,6 +299,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, wrong: dict[str, An
     again = load(weights.load(weights.read_info(path)))
     images = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(again(images), net(images))
+    vast = {**net.metadata(), "channels": [1024] * 5, "depth": [32] * 4}
+    path = weights.save(tmp_path / "w.safetensors", net.state_dict(), vast)
+    with at_most(500_000_000), pytest.raises(WeightsError, match=r"w\.safetensors does not fit CenterNet"):
+        load(weights.load(weights.read_info(path)))
 
 
 @pytest.mark.slow

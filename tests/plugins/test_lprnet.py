@@ -25,6 +25,7 @@ from lprf_lprnet.plugin import lprf_components
 from lprf_lprnet.recognizer import LprnetRecognizer
 from lprf_lprnet.slots import SlotNet
 from plain_lprnet import PlainLPRNet
+from running import at_most
 
 
 @pytest.fixture
@@ -136,6 +137,13 @@ def test_more_plates_than_a_chunk_are_read_one_like_another(net: SlotNet | None,
 def test_plates_of_another_size_are_refused_naming_both(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"read: the plates are 32 x 128.*net\.safetensors read 24 x 94"):
         recognizer(filed(tmp_path))(plates(torch.zeros(1, 3, 32, 128)))
+
+
+def test_metadata_does_not_decide_how_much_is_allocated(tmp_path: Path) -> None:
+    alphabet = "".join(map(chr, range(0x4E00, 0x4E00 + 10_000)))
+    vast = filed(tmp_path, size=[512, 512], width=8, alphabet=alphabet, blank=len(alphabet))
+    with at_most(500_000_000), pytest.raises(WeightsError, match=r"net\.safetensors does not fit LPRNet"):
+        recognizer(vast)
 
 
 def test_the_first_alternative_is_the_text_and_its_confidence(tmp_path: Path) -> None:

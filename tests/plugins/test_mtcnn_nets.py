@@ -82,12 +82,23 @@ def test_normalise_turns_bgr_into_rgb() -> None:
     assert torch.allclose(normalise(blue).flatten(), torch.tensor([-0.5, -127.5, 127.5]) / 128)
 
 
-@pytest.mark.parametrize("change", [{"stride": [2, 2]}, {"channels": [1, 2]}, {"input": {"order": "BGR"}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"stride": [2, 2]}, {"channels": [1, 2]}, {"channels": [10, 16, 10**9]}, {"input": {"order": "BGR"}}],
+)
 def test_metadata_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: dict) -> None:
     net = PNet()
     path = weights.save(tmp_path / "p.safetensors", net.state_dict(), {**pnet_metadata(net), **change})
     with pytest.raises(WeightsError, match=next(iter(change))):
         load_pnet(weights.find_and_load(path))
+
+
+@pytest.mark.parametrize("hidden", [10**9, 0, True, None])
+def test_a_hidden_layer_of_no_size_is_refused(tmp_path: Path, hidden: object) -> None:
+    net = ONet((8, 8, 8, 16), 1)
+    path = weights.save(tmp_path / "o.safetensors", net.state_dict(), {**onet_metadata(net), "hidden": hidden})
+    with pytest.raises(WeightsError, match="'hidden' in its metadata must be an integer from 1 to 1024"):
+        load_onet(weights.find_and_load(path))
 
 
 def test_weights_survive_filing(tmp_path: Path) -> None:
