@@ -206,7 +206,7 @@ def _json_object(text: str | bytes) -> dict[str, Any] | None:
 
 
 def load(info: WeightsInfo) -> Weights:
-    """Read the tensors. Raises WeightsError where the file is broken or holds values that are not finite."""
+    """Read the tensors. Raises WeightsError where the file is broken or holds anything but finite numbers."""
     import safetensors
     import safetensors.torch
 
@@ -215,9 +215,16 @@ def load(info: WeightsInfo) -> Weights:
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{info.path}: cannot be read: {error}") from error
     for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
-            raise WeightsError(f"{info.path}: the tensor '{name}' holds values that are not finite")
+        if not _finite(tensor):
+            raise WeightsError(f"{info.path}: the tensor '{name}' ({tensor.dtype}) is not made of plain finite numbers")
     return Weights(info.path, info, tensors)
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    try:
+        return bool(tensor.isfinite().all())
+    except NotImplementedError:  # some types of 8 bits and fewer, which torch can only hold
+        return False
 
 
 def find_and_load(name: str | Path, folder: str | Path | None = None) -> Weights:
@@ -332,7 +339,7 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if sum(value.numel() * value.element_size() for value in tensors.values()) > 2 * path.stat().st_size:
         raise WeightsError(f"{path}: its tensors claim to be larger than the file")
     for key, value in tensors.items():
-        if value.layout is not torch.strided or value.is_quantized or not bool(value.isfinite().all()):
+        if value.layout is not torch.strided or value.is_quantized or not _finite(value):
             raise WeightsError(f"{path}: the tensor '{key}' is not made of plain finite numbers")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}

@@ -132,10 +132,12 @@ def test_truncated_tensors_are_refused(tmp_path: Path) -> None:
         weights.load(weights.find(path))
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    path = weights.save(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("nan")])}, {"architecture": "toy"})
-    with pytest.raises(WeightsError, match=r"'w'.*not finite"):
-        weights.load(weights.find(path))
+@pytest.mark.parametrize("tensor", [torch.tensor([1.0, float("nan")]), torch.ones(2).to(torch.float8_e4m3fn)])
+def test_values_that_are_not_plain_finite_numbers_are_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
+    info = weights.find(weights.save(tmp_path / "x.safetensors", {"w": tensor}, {"architecture": "toy"}))
+    with pytest.raises(WeightsError, match=r"'w'.*not made of plain finite numbers"):
+        weights.load(info)
+    assert any("'w'" in fault for fault in weights.verify(info, {"toy"}))
 
 
 def test_a_mismatch_is_named(tmp_path: Path) -> None:
@@ -243,6 +245,7 @@ def test_a_hostile_pickle_runs_nothing(how: str, tmp_path: Path) -> None:
         ([torch.rand(2)], "holds a list"),
         ({"a": 1}, "no tensors"),
         ({"fc.weight": torch.tensor([[float("inf")]])}, "finite"),
+        ({"fc.weight": torch.ones(2).to(torch.float8_e4m3fn)}, "finite"),
         ({"fc.weight": torch.zeros(1).expand(1 << 20)}, "larger than the file"),
     ],
 )
