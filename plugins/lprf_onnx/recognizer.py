@@ -37,7 +37,11 @@ class OnnxRecognizer:
         self.net.reads(told.colours, told.mean, told.scale)
         self.net.axes = told.axes
         self.values, self.blank_first = told.values, told.blank == "first"
-        self.temperature = float(model.metadata.get("temperature", 1.0))
+        self.temperature = model.metadata.get("temperature", 1.0)
+        if not isinstance(self.temperature, int | float) or not 0.05 <= self.temperature <= 20:  # LPRNet's bounds
+            raise self.net.wrong(
+                f"the model's metadata: temperature must be a number from 0.05 to 20, is {self.temperature!r}"
+            )
         self.decode = Decoder(params, told.decoder, told.alphabet, context.device, self.where, str(model.path))
         self._check(self.net.tried(), told.alphabet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -221,10 +222,14 @@ def test_metadata_stands_in_for_what_the_recipe_leaves_out(here: Path) -> None:
     assert built("onnx.recognizer", model="told.onnx")(plates([0, 1, 2, 3, 3])).texts == ["ABC"]
     with pytest.raises(LprfError, match=r"`alphabet` is 'XYZ' in the recipe and 'ABC' in the model's metadata"):
         built("onnx.recognizer", model="told.onnx", alphabet="XYZ")
-    onnx.helper.set_model_props(model, {"lprf": json.dumps({**told, "alphabet": "AAB"})})
-    onnx.save(model, here / "odd.onnx")
-    with pytest.raises(LprfError, match=r"the model's metadata: .*names a character twice"):
-        built("onnx.recognizer", model="odd.onnx")
+    for key, value, message in [
+        ("alphabet", "AAB", "names a character twice"),
+        *(("temperature", value, "must be a number from 0.05 to 20") for value in ("abc", None, [1], 0, -1, math.nan)),
+    ]:
+        onnx.helper.set_model_props(model, {"lprf": json.dumps({**told, key: value})})
+        onnx.save(model, here / "odd.onnx")
+        with pytest.raises(LprfError, match=f"the model's metadata: .*{message}"):
+            built("onnx.recognizer", model="odd.onnx")
 
 
 SWAP = {"detect.uses": "onnx.detector", "detect.model": "face.onnx", "detect.layout": "yolo-face"}
