@@ -29,6 +29,11 @@ class InputFailure(LprfError):
         self.reason = reason
 
 
+def printable(text: str) -> str:
+    """A stranger's text as one line that cannot steer the terminal: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a recipe: where (1-based line and column; 0 where the place is an override) and what."""
@@ -41,9 +46,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        text = f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
-        # one line, and nothing in a stranger's recipe may steer the terminal
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}")
 
 
 class RecipeError(LprfError):

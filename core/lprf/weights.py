@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import platformdirs
 
 from lprf.component import Component, WeightsParam, import_attribute, marked
-from lprf.errors import PluginError, WeightsError
+from lprf.errors import PluginError, WeightsError, printable
 from lprf.files import replacing, shipped
 
 if TYPE_CHECKING:
@@ -419,24 +419,25 @@ def card_path(info: WeightsInfo) -> Path:
 
 
 def card(info: WeightsInfo) -> str:
-    """The model card, in Markdown, made of the metadata alone and of the file's hash."""
+    """The model card, in Markdown, made of the metadata alone and of the file's hash; what is malformed is left out."""
     data = dict(info.metadata)
     lines = [f"# {info.name}", ""]
     if summary := data.pop("summary", None):
         lines += [str(summary), ""]
     lines += [f"- file: `{info.path.name}`", f"- sha256: `{info.sha256}`"]
     lines += [f"- architecture: {data.pop('architecture')}", f"- licence: {data.pop('licence', 'not stated')}"]
-    training, scores, weaknesses = (data.pop(key, None) for key in ("training", "scores", "weaknesses"))
-    lines += ["", "## How it was made", "", *(_listed(training) or ["Not recorded."])]
+    lines += ["", "## How it was made", "", *(_listed(data.pop("training", None)) or ["Not recorded."])]
+    found = (data.pop(key, None) for key in ("scores", "weaknesses"))
+    scores, weaknesses = (value if isinstance(value, list) else [] for value in found)
     lines += ["", "## What it scores", ""]
     if scores:
         lines += ["| on | metric | score | right / of | 95 % interval |", "| --- | --- | --- | --- | --- |"]
         lines += [_score_row(score) for score in scores if isinstance(score, dict)]
     else:
         lines += ["Not measured."]
-    lines += ["", "## Known weaknesses", "", *([f"- {line}" for line in weaknesses or []] or ["None recorded."])]
+    lines += ["", "## Known weaknesses", "", *([f"- {line}" for line in weaknesses] or ["None recorded."])]
     lines += ["", "## What its numbers mean", "", *(_listed(data) or ["Nothing further."])]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _listed(data: Any) -> list[str]:
@@ -451,12 +452,18 @@ def _compact(value: Any) -> str:
 
 def _score_row(score: Mapping[str, Any]) -> str:
     right, of, interval = score.get("right"), score.get("of"), score.get("interval")
-    if isinstance(right, int | float) and isinstance(of, int | float) and of:
+    if isinstance(right, int) and isinstance(of, int) and 0 <= right <= of > 0:
         share, count = f"{100 * right / of:.1f} %", f"{right} / {of}"
     else:
         share, count = str(score.get("value", "")), str(of) if of is not None else ""
-    shown = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %" if interval else ""
+    shown = ""
+    if isinstance(interval, list) and len(interval) == 2 and all(map(_is_rate, interval)):
+        shown = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
     return f"| {score.get('on', '')} | {score.get('metric', '')} | {share} | {count} | {shown} |"
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def write_card(info: WeightsInfo) -> Path:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from lprf import weights
+from lprf.cli import main
 from lprf.component import Component, Params, weights_name
 from lprf.errors import LprfError, WeightsError
 from lprf.weights import Imported
@@ -283,6 +284,31 @@ def test_the_card_tells_scores_with_counts_and_the_hash_is_checked(tmp_path: Pat
     assert any("its card says" in fault for fault in weights.verify(weights.find(path), {"toy"}))
     weights.card_path(info).unlink()
     assert any("no card" in fault for fault in weights.verify(weights.find(path), {"toy"}))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"weaknesses": 5},
+        {"scores": 5},
+        {"scores": [5, {"on": "rain", "right": 1, "of": 2, "interval": 5}]},
+        {"scores": [{"on": "rain", "right": 1, "of": 2, "interval": [10**400, "x"]}]},
+        {"scores": [{"on": "rain", "right": 10**400, "of": 2}]},
+    ],
+)
+def test_the_card_leaves_out_what_is_malformed(metadata: dict[str, Any], tmp_path: Path) -> None:
+    card = weights.card(weights.find(_save(tmp_path / "x.safetensors", **metadata)))
+    assert ("| rain |" in card) == ("rain" in str(metadata)) and "None recorded." in card
+
+
+def test_metadata_does_not_steer_the_terminal(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(own_home / "weights/x.safetensors", licence="MIT\x1b[2J", summary="a\x1b]0;b\x07\nc", weaknesses=["\r"])
+    assert main(["weights", "list"]) == main(["weights", "show", "x"]) == 0
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.split("\n"))
+    assert r"MIT\x1b[2J" in said and r"a\x1b]0;b\x07\nc" in said
 
 
 def test_architectures_come_from_the_parameters() -> None:

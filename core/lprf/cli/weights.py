@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lprf.component import Component
-from lprf.errors import LprfError, WeightsError
+from lprf.errors import LprfError, WeightsError, printable
 from lprf.plugins import installed
 from lprf.text import columns
 
@@ -61,14 +61,15 @@ def _list(args: argparse.Namespace) -> int:
 
     rows = [["WEIGHTS", "ARCHITECTURE", "LICENCE", "FILE"]]
     for info in weights.available():
-        rows.append([info.name, info.architecture, str(info.metadata.get("licence", "not stated")), str(info.path)])
+        row = (info.name, info.architecture, info.metadata.get("licence", "not stated"), info.path)
+        rows.append([printable(str(cell)) for cell in row])
     print(columns(rows))
     for folder in weights.folders():
         for path in sorted(folder.glob(f"*{weights.SUFFIX}")) if folder.is_dir() else []:
             try:
                 weights.read_info(path)
             except WeightsError as error:
-                print(f"\nbroken: {error}")
+                print(f"\nbroken: {printable(str(error))}")
     return 0
 
 
@@ -89,7 +90,7 @@ def _verify(args: argparse.Namespace) -> int:
         wrong = wrong or bool(faults)
         print(f"{'FAULTY' if faults else 'ok':<7} {info.name}  {info.path}", flush=True)
         for fault in faults:
-            print(f"        {fault}")
+            print(f"        {printable(fault)}")
     return 1 if wrong else 0
 
 
