@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +51,8 @@ def read_picture(path: Path, source: str) -> np.ndarray:
 def picture_size(path: Path, source: str) -> tuple[int, int]:
     """(width, height) of a picture as `read_picture` gives it, by its header where that tells. Raises InputFailure."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe waits for ever
+            raise InputFailure(source, "is not a regular file")
         with path.open("rb") as file:
             turned = re.search(b"Exif|eXIf", file.read(65536))
             file.seek(0)
