@@ -192,9 +192,19 @@ def test_what_cannot_be_a_dataset_says_so(tmp_path: Path) -> None:
     (tmp_path / "e" / "labels.csv").write_bytes(b"file,text\n\xff\xfe\xff")
     with pytest.raises(LprfError, match="the labels cannot be read"):
         table(tmp_path / "e")
-    (tmp_path / "coco.json").write_text('{"images": 3}', encoding="utf-8")
-    with pytest.raises(LprfError, match="is not COCO's JSON"):
-        table(tmp_path / "coco.json")
+    with pytest.raises(
+        LprfError, match=r"labels\.csv is not CSV, perhaps for a quote that nothing closes: field larger"
+    ):
+        table(labels(tmp_path / "f", 'file,text\na.jpg,"' + "x" * 200_000))
+    for text in (
+        '{"images": 3}',
+        '{"images": [], "annotations": null}',
+        '{"images": [], "annotations": {}}',
+        "[" * 9999,
+    ):
+        (tmp_path / "coco.json").write_text(text, encoding="utf-8")
+        with pytest.raises(LprfError, match="is not COCO's JSON"):
+            table(tmp_path / "coco.json")
 
 
 def test_yolo(tmp_path: Path) -> None:
@@ -230,6 +240,10 @@ def test_coco(tmp_path: Path) -> None:
             {"id": 3, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60]},
             {"id": 4, "image_id": 9, "category_id": 7, "bbox": [20, 30, 60, 20]},
             {"id": 5, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20], "iscrowd": 1},
+            1,
+            {"id": 7, "image_id": [1], "category_id": 7, "bbox": [20, 30, 60, 20]},
+            {"id": 8, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20], "attributes": [1]},
+            {"id": 9, "image_id": 1, "category_id": 7, "bbox": [10**400, 30, 60, 20]},
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(data), encoding="utf-8")
@@ -239,6 +253,10 @@ def test_coco(tmp_path: Path) -> None:
     assert found.problems == [
         "a.jpg: annotation 3: no bbox of four numbers",
         "coco.json: annotation 4: of a picture that is not listed",
+        "coco.json: annotation 5: not an object",
+        "coco.json: annotation 7: image_id, category_id or attributes: unhashable type: 'list'",
+        "coco.json: annotation 8: image_id, category_id or attributes: 'list' object is not a mapping",
+        "a.jpg: annotation 9: no bbox of four numbers",
         "c.jpg: there is no such file",
     ]
 

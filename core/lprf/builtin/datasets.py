@@ -162,10 +162,13 @@ def table_dataset(params: TableDatasetParams, context: Context) -> Pictures:
     rows: dict[str, list[_Row]] = {}
     readers = {"csv": _csv_rows, "yolo": _yolo_rows, "coco": _coco_rows}
     for table in tables:
-        for name, row in readers[form](table, base, params, found.problems):
-            rows.setdefault(name, [])
-            if row is not None:
-                rows[name].append(row)
+        try:
+            for name, row in readers[form](table, base, params, found.problems):
+                rows.setdefault(name, [])
+                if row is not None:
+                    rows[name].append(row)
+        except csv.Error as error:
+            raise LprfError(f"{table} is not CSV, perhaps for a quote that nothing closes: {error}") from None
     pictures = []
     for name in sorted(rows):
         try:
@@ -370,30 +373,39 @@ def _coco_rows(
         data = json.loads(_read_text(table))
         names = {image["id"]: str(image["file_name"]).replace("\\", "/") for image in data["images"]}
         categories = {entry["id"]: str(entry["name"]) for entry in data.get("categories", [])}
-        annotations = data["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(annotations := data["annotations"], list):
+            raise TypeError("annotations is not a list")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LprfError(f"{table} is not COCO's JSON: {type(error).__name__}: {error}") from None
     for name in names.values():
         yield name, None
     for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            problems.append(f"{table.name}: annotation {number}: not an object")
+            continue
         place = f"annotation {annotation.get('id', number)}"
-        name = names.get(annotation.get("image_id"), "")
-        kind = categories.get(annotation.get("category_id"), str(annotation.get("category_id")))
+        further = annotation.get("attributes") or {}
+        try:
+            name = names.get(annotation.get("image_id"), "")
+            kind = categories.get(annotation.get("category_id"), str(annotation.get("category_id")))
+            own = {**annotation, **further}
+        except TypeError as error:
+            problems.append(f"{table.name}: {place}: image_id, category_id or attributes: {error}")
+            continue
         if params.classes is not None and kind not in map(str, params.classes):
             continue
         if annotation.get("iscrowd"):
             continue
         try:
             x, y, width, height = (float(value) for value in annotation["bbox"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             problems.append(f"{name or table.name}: {place}: no bbox of four numbers")
             continue
         if not name:
             problems.append(f"{table.name}: {place}: of a picture that is not listed")
             continue
-        own = {**annotation, **(annotation.get("attributes") or {})}
         text = own.get(params.columns.get("text", "text"))
-        attributes = {key: str(value) for key, value in (annotation.get("attributes") or {}).items() if key != "text"}
+        attributes = {key: str(value) for key, value in further.items() if key != "text"}
         shape = (x, y, x + width, y + height)
         yield name, _Row(place, partial(_fixed, shape), str(text) if text else None, attributes)
 
