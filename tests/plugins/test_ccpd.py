@@ -91,6 +91,10 @@ def test_folders_subsets_and_releases(tmp_path: Path) -> None:
     listed = dataset(root, split=str(root / "splits" / "train.txt"))
     assert [e.group for e in listed] == ["tilt"]
     assert listed.problems == [f"ccpd_blur/{BLUE}.jpg: listed in train.txt, but not there"]
+    touch(root / "splits" / "long.txt", f"ccpd_tilt/{BLUE}.jpg\n{'x' * 300}\n".encode())
+    assert dataset(root, split=str(root / "splits" / "long.txt")).problems == [
+        f"{'x' * 300}: listed in long.txt, but not there"
+    ]
     touch(root / "splits" / "val.txt", f"ccpd_base/{BLUE}.jpg\r\n\r\nccpd_tilt/{BLUE}.jpg".encode())
     both = dataset(root, split=[str(root / "splits" / name) for name in ("train.txt", "val.txt")])
     assert [e.group for e in both] == ["base", "tilt"] and both.problems == listed.problems
