@@ -51,6 +51,8 @@ def parse(stem: str) -> Label:
     corners = (top_left, top_right, bottom_right, bottom_left)
     if _area(corners) <= 0:
         raise ValueError("the corners do not run clockwise from the bottom right")
+    if any(not (-WIDTH <= x <= 2 * WIDTH and -HEIGHT <= y <= 2 * HEIGHT) for x, y in corners):
+        raise ValueError(f"a corner lies far outside the photo of {WIDTH} × {HEIGHT}")
     indices = [int(part) for part in index_text.split("_")]
     tables = (PROVINCES, LETTERS, *[CHARACTERS] * (len(indices) - 2))
     if any(index >= len(table) for index, table in zip(indices, tables, strict=True)):

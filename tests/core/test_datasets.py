@@ -175,6 +175,14 @@ def test_label_errors_are_named_and_skipped(tmp_path: Path) -> None:
     assert len(found.problems) == 10
 
 
+def test_a_corner_may_lie_outside_the_photo_but_not_far(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg")
+    header = "file,tl_x,tl_y,tr_x,tr_y,br_x,br_y,bl_x,bl_y"
+    found = table(labels(tmp_path, f"{header}\na.jpg,-9,9,210,9,210,60,-9,60\na.jpg,9,9,90000,9,90000,90000,9,90000\n"))
+    assert plates(found) == [("a.jpg", (0, 9, 200, 60), None)]
+    assert found.problems == ["a.jpg: labels.csv:3: a corner lies far outside the photo of 200 × 100"]
+
+
 def test_what_cannot_be_a_dataset_says_so(tmp_path: Path) -> None:
     with pytest.raises(LprfError, match=r"there are no labels at .*absent"):
         table(tmp_path / "absent")
@@ -200,7 +208,7 @@ def test_what_cannot_be_a_dataset_says_so(tmp_path: Path) -> None:
         '{"images": 3}',
         '{"images": [], "annotations": null}',
         '{"images": [], "annotations": {}}',
-        "[" * 9999,
+        "[" * 100_000,
     ):
         (tmp_path / "coco.json").write_text(text, encoding="utf-8")
         with pytest.raises(LprfError, match="is not COCO's JSON"):

@@ -58,6 +58,7 @@ def test_a_green_name_has_eight_characters() -> None:
         (BLUE.replace("154&383_386&473", "386&383_154&473"), "empty"),
         (BLUE.replace("154&383_386&473", "754&383_886&473"), "outside"),
         (BLUE.replace("386&473_177&454_154&383_363&402", "363&402_154&383_177&454_386&473"), "clockwise"),
+        (BLUE.replace("473_177&454", "90000_177&454"), "a corner lies far outside"),
         (BLUE + "\n", "form"),
     ],
 )

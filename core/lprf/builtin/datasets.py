@@ -224,6 +224,9 @@ class _Row:
         inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if inside[2] <= inside[0] or inside[3] <= inside[1]:
             raise ValueError(f"the box {x1:g} {y1:g} {x2:g} {y2:g} lies outside the photo of {width} × {height}")
+        # a plate is cut as large as its corners say
+        if corners is not None and (x1 < -width or y1 < -height or x2 > 2 * width or y2 > 2 * height):
+            raise ValueError(f"a corner lies far outside the photo of {width} × {height}")
         attributes = dict(self.attributes)
         if self.text and "province" not in attributes and not self.text[0].isascii():
             attributes["province"] = self.text[0]
