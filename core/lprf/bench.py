@@ -8,6 +8,7 @@ waits for the device after every node, which tells the nodes' times; all else is
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import sys
 import time
@@ -40,13 +41,15 @@ class Pass:
     """One run over the source. Times in seconds; those of batches and nodes are of each batch.
 
     waited: the share of the time in which the host waited for pictures, for copies, for kernels.
-    host_peak, gpu_peak: the most memory held in it, in bytes; None where the system does not say.
+    reason: of the first failure. host_peak, gpu_peak: the most memory held in it, in bytes; None where the system does
+    not say.
     """
 
     seconds: float = 0.0
     pictures: int = 0
     plates: int = 0
     failed: int = 0
+    reason: str = ""
     batches: list[float] = field(default_factory=list)
     nodes: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     waited: dict[str, float] = field(default_factory=lambda: {"pictures": 0.0, "copies": 0.0, "kernels": 0.0})
@@ -59,7 +62,7 @@ class Side:
 
     def __init__(self, recipe: Recipe, items: Sequence[Item] | None = None, name: str = ""):
         if recipe.kind != "infer":
-            raise LprfError(f"recipe '{recipe.name}' trains; only recipes that read can be timed")
+            raise LprfError(f"recipe '{recipe.name}' trains; one that reads is wanted")
         self.recipe = recipe
         self.graph: Graph = build(recipe, recipe.plugins, wanted=[result_port(recipe)])
         self.source = None if items is None else Feed(self.graph.source, items, len(items))
@@ -71,7 +74,8 @@ class Side:
         """A pass; it counts where `keep` is set."""
         done, self.answers = self._pass()
         if not done.pictures:
-            raise LprfError(f"'{self.recipe.name}' read no picture; there is nothing to time")
+            why = f": {done.reason}" if done.reason else ""
+            raise LprfError(f"'{self.recipe.name}' read no picture{why}")
         if self.graph.device.type == "cuda":
             self.graph.measure = True
             told, _ = self._pass()
@@ -102,9 +106,10 @@ class Side:
         began = time.perf_counter()
         for result in self.graph.results(self.source, summary=summary, on_batch=on_batch):
             for reading in result.readings(self.graph.result):
-                answers[f"{result.origin.name}#{result.origin.index}"].append((reading.text, reading.box))
+                answers[f"{_same(result.origin.name)}#{result.origin.index}"].append((reading.text, reading.box))
         done.seconds = time.perf_counter() - began
         done.pictures, done.plates, done.failed = summary.frames, summary.plates, summary.failed
+        done.reason = "; ".join(f"{failure.name}: {failure.reason}" for failure in summary.failures[:1])
         done.waited = {what: seconds / done.seconds for what, seconds in done.waited.items()}
         done.host_peak = host_peak()
         done.gpu_peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -190,6 +195,11 @@ def differences(mine: Mapping[str, Sequence[Answer]], theirs: Mapping[str, Seque
             for name in differing[:NAMED]
         ],
     }
+
+
+def _same(name: str) -> str:
+    """A picture's name, the same however its path is spelt."""
+    return os.path.realpath(name) if os.path.exists(name) else name  # noqa: PTH110
 
 
 def _agree(one: Sequence[Answer], other: Sequence[Answer]) -> bool:

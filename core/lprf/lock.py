@@ -26,13 +26,9 @@ class Lock:
     def acquire(self) -> bool:
         """Take the lock, if nobody has it; says whether it is ours."""
         file = self.path.open("a+", encoding="utf-8")
-        try:
-            _take(file)
-        except OSError as error:
-            if error.errno in TAKEN:
-                file.close()
-                return False
-            # a file system without locks: runs at the same time are not told apart there
+        if not take(file):
+            file.close()
+            return False
         self.file = file
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -53,17 +49,23 @@ class Lock:
         except OSError:  # not there, or another's, whose runs cannot be asked
             return False
         with file:
-            try:
-                _take(file)
-            except OSError as error:
-                return error.errno in TAKEN
-        return False
+            return not take(file)
 
     def release(self) -> None:
         """Give it up. The file stays: removing it would let two runs lock two files of one name."""
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def take(file: Any) -> bool:
+    """Lock an open file until it is closed; whether it is ours. So it is, too, on a file system without locks: runs at
+    the same time are not told apart there."""
+    try:
+        _take(file)
+    except OSError as error:
+        return error.errno not in TAKEN
+    return True
 
 
 if sys.platform == "win32":  # pragma: no cover

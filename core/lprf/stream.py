@@ -246,16 +246,17 @@ class Graph:
         """Run the recipe's source to its end, into its sinks.
 
         progress: called with the summary so far when frames are done. on_batch: called after each batch.
-        On Ctrl-C the outputs are made whole and KeyboardInterrupt goes on; `summary` tells how far it came.
-        A pipe that nobody reads any more ends the run quietly. Raises LprfError: the source is not there, an
-        output cannot be written.
+        On Ctrl-C the outputs are made whole, where there is anything to them, and KeyboardInterrupt goes on; `summary`
+        tells how far it came. A pipe that nobody reads any more ends the run quietly. After that, and after an error,
+        a sink that can is told to `abandon` what it has, so that what an earlier run left stays. Raises LprfError: the
+        source is not there, an output cannot be written.
         """
         keep = {ref for node, _ in self.sinks for refs in node.inputs.values() for ref in refs}
         count = [Ref(node.name, port) for node, _ in self.steps for port in node.component.all_outputs()]
         keep |= set(_last_of(self.recipe, count))
         summary = self.summary = Summary(total=self.source.total)
         shield = _Shield()
-        begun = ended = False
+        begun = whole = False
         with shield:
             try:
                 if progress is not None:
@@ -267,17 +268,16 @@ class Graph:
                             self._write_all(group)
                         if progress is not None:
                             progress(summary)
-                ended = True
+                whole = True
             except BrokenPipeError:
-                ended = True
                 _mute_stdout()
             except KeyboardInterrupt:
-                ended = True
+                whole = begun  # as far as it came
                 raise
             finally:
                 with shield.held():
-                    if begun or ended:
-                        self._close()
+                    if begun or whole:
+                        self._close(whole)
                     summary.outputs = [sink.output for _, sink in self.sinks if getattr(sink, "output", None)]
         return summary
 
@@ -532,12 +532,13 @@ class Graph:
             except Exception as error:
                 raise _sink_error(node, sink, error) from error
 
-    def _close(self) -> None:
+    def _close(self, whole: bool) -> None:
         """Close every sink, whatever becomes of the others; then raise the first thing that went wrong."""
         first: BaseException | None = None
         for node, sink in self.sinks:
             try:
-                sink.close()
+                end = sink.close if whole else getattr(sink, "abandon", sink.close)
+                end()
             except BrokenPipeError:
                 continue
             except Exception as error:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -323,9 +324,13 @@ def _read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken or hostile pickle raises is anyone's guess
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        # torch's own words advise to load it unsafely
+        strange = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {strange[1]}, and not tensors alone" if strange else "it is broken, or none of PyTorch's"
         raise WeightsError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from error
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

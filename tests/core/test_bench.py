@@ -89,7 +89,7 @@ def test_mistakes_are_told(pictures: Path, tmp_path: Path) -> None:
     nothing = lprf("bench", "read-crops", "-s", f"crops.path={tmp_path / 'empty'}")
     assert nothing.returncode == 2 and "Traceback" not in nothing.stderr
     trains = lprf("bench", "train-recognizer")
-    assert trains.returncode == 2 and "only recipes that read" in trains.stderr
+    assert trains.returncode == 2 and "one that reads is wanted" in trains.stderr
     assert lprf("bench", "read-crops", "--passes", "0").returncode == 2
 
 

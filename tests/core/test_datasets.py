@@ -183,6 +183,19 @@ def test_a_corner_may_lie_outside_the_photo_but_not_far(tmp_path: Path) -> None:
     assert found.problems == ["a.jpg: labels.csv:3: a corner lies far outside the photo of 200 × 100"]
 
 
+def test_a_stray_quote_costs_its_own_row(tmp_path: Path) -> None:
+    for name in "abcd":
+        save(tmp_path / f"{name}.jpg")
+    rows = ["a.jpg,A1,1,2,9,6", 'b.jpg,"A2,1,2,9,6', "c.jpg,A3,1,2,9,6", "d.jpg,A4,,,,"]
+    found = table(labels(tmp_path, "\n" + "\n".join(["file,text,x1,y1,x2,y2", *rows])))
+    assert [text for _, _, text in plates(found)] == ["A1", "A3"]
+    assert [problem.split(": ")[-1] for problem in found.problems if "labels.csv:" in problem] == [
+        "2 values for 6 columns",
+        "neither a whole box nor four corners",
+    ]
+    assert any("labels.csv:4" in problem for problem in found.problems)
+
+
 def test_what_cannot_be_a_dataset_says_so(tmp_path: Path) -> None:
     with pytest.raises(LprfError, match=r"there are no labels at .*absent"):
         table(tmp_path / "absent")
@@ -200,10 +213,10 @@ def test_what_cannot_be_a_dataset_says_so(tmp_path: Path) -> None:
     (tmp_path / "e" / "labels.csv").write_bytes(b"file,text\n\xff\xfe\xff")
     with pytest.raises(LprfError, match="the labels cannot be read"):
         table(tmp_path / "e")
-    with pytest.raises(
-        LprfError, match=r"labels\.csv is not CSV, perhaps for a quote that nothing closes: field larger"
-    ):
-        table(labels(tmp_path / "f", 'file,text\na.jpg,"' + "x" * 200_000))
+    with pytest.raises(LprfError, match=r"labels\.csv is not CSV: field larger"):
+        table(labels(tmp_path / "f", "file,colour\na.jpg," + "x" * 200_000))
+    with pytest.raises(LprfError, match=r"has texts and no boxes: .*; it has the columns file, text, xmin, ymin"):
+        table(labels(tmp_path / "g", "file,text,xmin,ymin,xmax,ymax\na.jpg,A1,1,2,3,4\n"))
     for text in (
         '{"images": 3}',
         '{"images": [], "annotations": null}',

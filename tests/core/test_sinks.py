@@ -51,6 +51,39 @@ def jsonl(path: Path, **params: Any) -> Jsonl:
     return Jsonl(io_params.JsonlParams(path=str(path), **params), None)  # type: ignore[arg-type]
 
 
+def test_a_run_that_fails_leaves_what_an_earlier_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("earlier")
+    sink = jsonl(path)
+    sink.abandon()
+    assert path.read_text() == "earlier" and sink.output is None
+    sink.write(readings(Origin("a.jpg")))
+    sink.abandon()
+    assert path.read_text() == "earlier"
+    assert sink.output is not None and "a.jpg" in Path(sink.output).read_text()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    """Locks are a process's: another one holds it here."""
+    path = tmp_path / "out.jsonl"
+    code = f"""
+from lprf.builtin.lines import LineFile
+file = LineFile({str(path)!r})
+file.write("theirs")
+print("begun", flush=True)
+input()
+file.close()
+"""
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        assert other.stdout is not None and other.stdout.readline() == "begun\n"
+        mine = jsonl(path)
+        with pytest.raises(LprfError, match="another run is writing it"):
+            mine.write(readings(Origin("a.jpg")))
+        other.communicate("\n")
+    assert path.read_text() == "theirs\n"
+
+
 def test_a_line_of_jsonl_is_as_the_issue_says(tmp_path: Path) -> None:
     sink = jsonl(tmp_path / "new" / "out.jsonl")
     sink.write(readings(Origin("照片/a.jpg"), corners=True))
@@ -211,9 +244,16 @@ def test_pictures_of_one_name_from_several_folders_do_not_meet(tmp_path: Path) -
 
 def test_a_photo_is_never_replaced_by_its_drawing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"mine")
-    with pytest.raises(LprfError, match="is the photo itself"):
-        put(annotate(tmp_path), Origin(str(tmp_path / "a.jpg")))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.jpg").write_bytes(b"another")
+    for name in ("a.jpg", "deep/a.jpg"):
+        with pytest.raises(LprfError, match=f"{name}: lies where what is drawn goes"):
+            put(annotate(tmp_path), Origin(str(tmp_path / name)))
     assert (tmp_path / "a.jpg").read_bytes() == b"mine"
+    (tmp_path / "v.mp4").write_bytes(b"mine, too")
+    with pytest.raises(LprfError, match=r"v\.mp4: lies where what is drawn goes"):
+        put(annotate(tmp_path / "v.mp4"), Origin(str(tmp_path / "v.mp4"), 0, 0.0))
+    assert (tmp_path / "v.mp4").read_bytes() == b"mine, too"
     with pytest.raises(LprfError, match="is a file; a folder"):
         annotate(tmp_path / "a.jpg")
 

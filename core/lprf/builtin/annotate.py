@@ -58,6 +58,7 @@ class Annotate:
     ) -> None:
         if frames is None:
             return
+        self._spare(frames.sources[0])
         found = of_frame(readings, detections)
         if self.params.only_found and not found and not self.is_video:
             return
@@ -83,6 +84,22 @@ class Annotate:
             self._check()
             self.part.replace(self.path)
 
+    def abandon(self) -> None:
+        """Leave a video of a run that failed beside what stands in its place."""
+        if self.writer is not None:
+            self.writer.release()
+            self.path = self.part
+
+    def _spare(self, origin: Origin) -> None:
+        """Raises LprfError where what is drawn could replace what it is drawn on, or be taken for it another time."""
+        if self.path.exists() and os.path.exists(origin.name):  # noqa: PTH110
+            here, place = Path(origin.name).resolve(), self.path.resolve()
+            if here == place or place in here.parents:
+                raise LprfError(
+                    f"{show(origin.name)}: lies where what is drawn goes ({self.path}), which would replace it, or be "
+                    f"read as a photo; draw to another path, or read from another"
+                )
+
     def _check(self) -> None:
         """OpenCV says nothing of frames that it could not write. Raises LprfError where the file lacks any."""
         capture = cv2.VideoCapture(str(self.part))
@@ -100,10 +117,6 @@ class Annotate:
         if not good:
             raise LprfError(f"{show(origin.name)}: its annotated picture could not be encoded")
         target = self.path / self._name(origin, suffix)
-        if target.exists() and os.path.exists(origin.name) and target.samefile(origin.name):  # noqa: PTH110
-            raise LprfError(
-                f"{show(str(target))}: is the photo itself, which what is drawn would replace; give another folder"
-            )
         with replacing(target) as beside:
             beside.write_bytes(data.tobytes())
         self.written += 1

@@ -45,6 +45,9 @@ class Csv:
         self._begin()
         self.file.close()
 
+    def abandon(self) -> None:
+        self.file.abandon()
+
     def _begin(self) -> None:
         if not self.began:
             self.began = True

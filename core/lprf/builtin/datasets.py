@@ -168,7 +168,7 @@ def table_dataset(params: TableDatasetParams, context: Context) -> Pictures:
                 if row is not None:
                     rows[name].append(row)
         except csv.Error as error:
-            raise LprfError(f"{table} is not CSV, perhaps for a quote that nothing closes: {error}") from None
+            raise LprfError(f"{table} is not CSV: {error}") from None
     pictures = []
     for name in sorted(rows):
         try:
@@ -280,8 +280,10 @@ def _csv_rows(
         problems.append(f"{table.name}: empty")
         return
     delimiter = next((mark for mark in "\t;," if mark in lines[0]), ",")
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    header = list(params.header) if params.header else [name.strip() for name in next(rows)]
+    # line by line: a stray quotation mark must not swallow the rows behind it
+    numbered = ((n, line) for n, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip())
+    rows = ((n, next(csv.reader([line], delimiter=delimiter))) for n, line in numbered)
+    header = list(params.header) if params.header else [name.strip() for name in next(rows)[1]]
     unknown = sorted(set(params.columns.values()) - set(header))
     if unknown:
         raise LprfError(f"{table} has no column {', '.join(unknown)}; it has {', '.join(header)}")
@@ -290,10 +292,13 @@ def _csv_rows(
     names = [own.get(column, column if column not in own.values() else f"_{column}") for column in header]
     if "file" not in names:
         raise LprfError(f"{table} has no column 'file'; `columns` says which one it is, or `header` names them all")
-    for values in rows:
+    if "text" in names and not any(set(fields) <= set(names) for fields, _ in _SHAPES):
+        forms = "; or ".join(", ".join(fields) for fields, _ in _SHAPES)
+        raise LprfError(f"{table} has texts and no boxes: a box is {forms}; it has the columns {', '.join(header)}")
+    for number, values in rows:
         if not any(value.strip() for value in values):
             continue
-        place = f"{table.name}:{rows.line_num}"
+        place = f"{table.name}:{number}"
         if len(values) != len(names):
             problems.append(f"{place}: {len(values)} values for {len(names)} columns")
             continue
@@ -316,7 +321,7 @@ def _csv_rows(
             yield name, _Row(place, partial(_fixed, shape), row.get("text") or None, attributes)
             break
         else:
-            if any(row.get(key) for key in _FIELDS - {"file", "text"}):
+            if any(row.get(key) for key in _FIELDS - {"file"}):
                 problems.append(f"{name}: {place}: neither a whole box nor four corners")
             else:
                 yield name, None  # a row without a box: a picture without plates

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pydantic
 
 from lprf.component import InputPath, OutputPath, Params
@@ -44,7 +46,7 @@ class CropsParams(ImagesParams):
 class VideoParams(Params):
     """Parameters of `core.video`."""
 
-    path: InputPath | int = pydantic.Field(
+    path: InputPath | Annotated[int, pydantic.Field(ge=0)] = pydantic.Field(
         description="a video file, the number of a camera (0 is the first), or the URL of a stream (rtsp://…)"
     )
     every: int = pydantic.Field(1, ge=1, le=1_000_000, description="read every n-th frame")

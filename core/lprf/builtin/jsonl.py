@@ -34,6 +34,9 @@ class Jsonl:
     def close(self) -> None:
         self.file.close()
 
+    def abandon(self) -> None:
+        self.file.abandon()
+
 
 def dumps(value: Any) -> str:
     """JSON in one line, readable, and always encodable as UTF-8: lone surrogates are escaped."""

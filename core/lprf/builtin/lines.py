@@ -10,6 +10,7 @@ from typing import TextIO
 
 from lprf.data import Detections, Reading, Readings, readings_by_frame
 from lprf.errors import LprfError
+from lprf.lock import take
 
 
 def of_frame(readings: Readings | None, detections: Detections | None) -> list[Reading]:
@@ -23,7 +24,7 @@ class LineFile:
 
     So the file itself is never half-written, and what a killed run had done can still be found. `follow` writes
     into the file itself, and so it is with a pipe or a device; "-" is standard output. The file is opened at the
-    first line, or when it is closed.
+    first line, or when it is closed. Raises LprfError where another run has it.
     """
 
     def __init__(self, path: str, follow: bool = False, newline: str = "\n"):
@@ -34,12 +35,13 @@ class LineFile:
         self.target = self.path if device else Path(os.path.realpath(path))  # a link stays a link
         self.part = self.target if device or follow else self.target.with_name(self.target.name + ".part")
         self.file: TextIO | None = None
+        self.place: Path | None = self.path  # where the lines are in the end
         if not self.to_stdout and self.path.is_dir():
             raise LprfError(f"{path}: is a folder; a file is to be written")
 
     @property
     def output(self) -> str | None:
-        return None if self.to_stdout else str(self.path)
+        return None if self.to_stdout or self.place is None else str(self.place)
 
     def write(self, line: str) -> None:
         file = self._open()
@@ -63,6 +65,16 @@ class LineFile:
         if self.part != self.target:
             self.part.replace(self.target)
 
+    def abandon(self) -> None:
+        """Close what there is of a run that failed, and leave what stands in the file's place."""
+        if self.to_stdout or self.part == self.target:
+            self.close()
+            return
+        self.place = None
+        if self.file is not None:
+            self.file.close()
+            self.place = self.part
+
     def _open(self) -> TextIO:
         if self.file is None:
             if self.to_stdout:
@@ -71,5 +83,9 @@ class LineFile:
                 self.file = sys.stdout
             else:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.part.open("w", encoding="utf-8", newline="")
+                self.file = self.part.open("a", encoding="utf-8", newline="")
+                if self.part.is_file():
+                    if not take(self.file):
+                        raise LprfError(f"{self.path}: another run is writing it; give one of them another file")
+                    self.file.truncate(0)
         return self.file

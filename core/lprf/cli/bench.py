@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from lprf.cli.common import add_recipe_arguments, load
+from lprf.cli.common import add_recipe_arguments, load, output_file
+from lprf.errors import LprfError
 from lprf.text import columns
 
 EXAMPLES = """\
@@ -29,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vs-set", action="append", default=[], metavar="NODE.KEY=VALUE", help="an override of the other recipe"
     )
     parser.add_argument("--passes", type=positive, default=5, metavar="N", help="passes that count (5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured here, as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all that was measured here, as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     recipe = load(args)
     other = None
+    if args.vs is None and args.vs_set:
+        raise LprfError("--vs-set changes the recipe that --vs names; there is none")
     if args.vs is not None:
         other = load(argparse.Namespace(recipe=args.vs, set=args.vs_set, plugin=args.plugin))
     from lprf.bench import bench

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
-
     from lprf.plugins import Plugins
     from lprf.recipe import Recipe
 
@@ -33,6 +32,14 @@ def plugins(files: Sequence[Path]) -> Plugins:
     for file in files:
         found.load_file(file)
     return found
+
+
+def output_file(text: str) -> Path:
+    """An argument that names a file to write: told to be none before the work, not after it."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; a file is to be written")
+    return path
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

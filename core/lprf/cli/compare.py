@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from lprf.cli.common import add_plugin_argument, plugins
+from lprf.cli.common import add_plugin_argument, output_file, plugins
 
 EXAMPLES = """\
 DATASET is a folder with a labels.csv (as core.table-dataset reads it), a folder of pictures with CCPD's names, a folder
@@ -53,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iou", type=_overlap, default=0.5, help="overlap from which a plate counts as found (0.5)")
     parser.add_argument("--timed", type=positive, default=32, metavar="N", help="pictures that are timed (32)")
     parser.add_argument("--passes", type=positive, default=3, metavar="N", help="times that each is timed (3)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the table here as a page")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured here, as JSON")
+    parser.add_argument("--html", type=output_file, metavar="FILE", help="write the table here as a page")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write all that was measured here, as JSON")
     add_plugin_argument(parser)
 
 

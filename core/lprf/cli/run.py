@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _infer(recipe: Recipe) -> int:
     with lasting():
+        import numpy  # noqa: F401  # before torch, which swallows a Ctrl-C while it imports it
+
         from lprf.stream import build
 
         graph = build(recipe, recipe.plugins)
