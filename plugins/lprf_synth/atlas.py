@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
 PATH = Path(__file__).parent / "glyphs.npz"
+
+Face = Literal["plate", "road", "block", "sans", "uni"]
 
 CELL = (45, 90)  # mm, a character of GA 36
 MARGIN = 6  # mm around the cell in a field, one pixel a mm
@@ -22,7 +26,7 @@ def fields() -> dict[str, dict[str, np.ndarray]]:
     with np.load(PATH, allow_pickle=False) as stored:
         return {
             face: dict(zip(str(stored[f"{face}_characters"]), stored[f"{face}_fields"], strict=True))
-            for face in ("plate", "road", "block", "sans", "uni")
+            for face in get_args(Face)
         }
 
 
@@ -33,6 +37,13 @@ def field(character: str, face: str = "plate") -> np.ndarray:
         if character in atlas[name]:
             return atlas[name][character]
     raise KeyError(character)
+
+
+def missing(text: str, faces: Iterable[Face]) -> str:
+    """The characters of a text, spaces aside, that one of these faces cannot draw, see `field`."""
+    atlas = fields()
+    drawn = [atlas[face].keys() | atlas["plate"].keys() | atlas["uni"].keys() for face in faces]
+    return "".join(c for c in dict.fromkeys(text) if c != " " and not all(c in some for some in drawn))
 
 
 def reshaped(glyph: np.ndarray, rng: np.random.Generator, most: float = 0.06) -> np.ndarray:

@@ -7,21 +7,34 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import pydantic
 
+from lprf.check import form_problems
 from lprf.component import Params
-from lprf.errors import LprfError
-from lprf.source import read_file
-from lprf_synth.atlas import CELL, MARGIN, PATH, field, mask
+from lprf.errors import LprfError, Problem, RecipeError
+from lprf.source import Located, read_file
+from lprf_synth.atlas import CELL, MARGIN, PATH, Face, field, mask, missing
 from lprf_synth.trim import Box, Colour, Mark, draw_mark, draw_stars, landscape, pick, relief
 
 FOLDER = Path(__file__).parent / "countries"
 
-Factors = tuple[float, float]
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("must be two numbers in ascending order")
+    return pair
+
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+Size = tuple[pydantic.PositiveFloat, pydantic.PositiveFloat]
+Factors = Annotated[Size, pydantic.AfterValidator(_ascending)]
+Reach = Annotated[tuple[pydantic.NonNegativeFloat, pydantic.NonNegativeFloat], pydantic.AfterValidator(_ascending)]
+Some = Annotated[str, pydantic.Field(min_length=1)]
+Colours = Annotated[list[Colour], pydantic.Field(min_length=1)]
 
 
 class Row(Params):
@@ -29,32 +42,38 @@ class Row(Params):
 
     left: float
     top: float
-    cell: tuple[float, float]
-    gap: float
-    count: int | None = None
-    gaps: dict[int, float] = pydantic.Field(default_factory=dict)
-    widths: dict[int, float] = pydantic.Field(default_factory=dict)
-    width: float = 0
-    space: float = 0
-    take: float = 1.0
+    cell: Size
+    gap: pydantic.NonNegativeFloat
+    count: pydantic.PositiveInt | None = None
+    gaps: dict[int, pydantic.NonNegativeFloat] = pydantic.Field(default_factory=dict)
+    widths: dict[int, pydantic.PositiveFloat] = pydantic.Field(default_factory=dict)
+    width: pydantic.NonNegativeFloat = 0
+    space: pydantic.NonNegativeFloat = 0
+    take: Share = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _bounded(self) -> Row:
+        if self.count is None and not self.width:
+            raise ValueError("must have a `count` of cells, or a `width` above 0 for as many as come")
+        return self
 
 
 class Band(Params):
     """A field of another colour, with the European Union's stars or without: box is x y width height, mm."""
 
     box: Box
-    colours: list[Colour]
-    chance: float = 1.0
+    colours: Colours
+    chance: Share = 1.0
     stars: bool = False
 
 
 class Label(Params):
     """Small words that are no part of the text: box is x y width height, mm."""
 
-    words: list[str]
+    words: list[str] = pydantic.Field(min_length=1)
     box: Box
     inks: list[Colour] = pydantic.Field(default_factory=list)
-    chance: float = 1.0
+    chance: Share = 1.0
 
 
 class Vary(Params):
@@ -62,18 +81,18 @@ class Vary(Params):
 
     width: Factors = (1.0, 1.0)
     height: Factors = (1.0, 1.0)
-    gap: Factors = (1.0, 1.0)
+    gap: Reach = (1.0, 1.0)
 
 
 class Holder(Params):
     """A holder with a dealer's words around a plate: how far it reaches beyond the plate and over its edges, mm."""
 
-    chance: float = 0.7
-    outside: tuple[float, float] = (2, 22)
-    above: tuple[float, float] = (0, 4)
-    below: tuple[float, float] = (0, 4)
-    sides: tuple[float, float] = (0, 4)
-    words: str = "AABCDEEEFGHIIKLMNNOOPRRSSTTUVW   0123456789.-"
+    chance: Share = 0.7
+    outside: Reach = (2, 22)
+    above: Reach = (0, 4)
+    below: Reach = (0, 4)
+    sides: Reach = (0, 4)
+    words: Some = "AABCDEEEFGHIIKLMNNOOPRRSSTTUVW   0123456789.-"
 
 
 class Kind(Params):
@@ -81,31 +100,31 @@ class Kind(Params):
 
     name: str = ""
     country: str = ""
-    weight: float = 1.0
-    size: tuple[float, float]
-    text: list[str]
-    tokens: dict[str, str] = pydantic.Field(default_factory=dict)
-    provinces: str = ""
-    letters: str = ""
-    colours: list[Colour]
+    weight: pydantic.NonNegativeFloat = 1.0
+    size: Size
+    text: list[str] = pydantic.Field(min_length=1)
+    tokens: dict[str, Some] = pydantic.Field(default_factory=dict)
+    provinces: str = ""  # these two are the country's where not given
+    letters: Some = ""
+    colours: Colours
     gradient: list[Colour] = pydantic.Field(default_factory=list)
     ink: Colour
     inks: list[Colour] = pydantic.Field(default_factory=list)
     red: str = ""
     red_first: int = 0
-    face: str = "plate"
-    other_face: float = 0.12
-    faces: list[str] = pydantic.Field(default_factory=list)
-    stroke: tuple[float, float] = (8.0, 12.0)
-    rows: list[Row]
+    face: Face = "plate"
+    other_face: Share = 0.12
+    faces: list[Face] = pydantic.Field(default_factory=list)
+    stroke: Factors = (8.0, 12.0)
+    rows: list[Row] = pydantic.Field(min_length=1)
     dots: list[tuple[float, float]] = pydantic.Field(default_factory=list)
     bands: list[Band] = pydantic.Field(default_factory=list)
     labels: list[Label] = pydantic.Field(default_factory=list)
-    line: float = 0.9
+    line: Share = 0.9
     vary: Vary | None = None
     marks: list[Mark] = pydantic.Field(default_factory=list)
-    landscape: float = 0.0
-    relief: float = 0.0
+    landscape: Share = 0.0
+    relief: pydantic.NonNegativeFloat = 0.0
     holder: Holder | None = None
     bolts: tuple[tuple[float, float], ...] = ((110, 13), (330, 13), (110, 127), (330, 127))
 
@@ -113,24 +132,76 @@ class Kind(Params):
 class _Country(Params):
     country: str
     provinces: str = ""
-    letters: str
-    kinds: dict[str, dict[str, Any]]
+    letters: Some
+    kinds: dict[str, Kind] = pydantic.Field(min_length=1)
 
 
 @functools.cache
 def kinds(country: str) -> dict[str, Kind]:
-    """The kinds of plates of a country, or of a YAML file whose path is given. Raises LprfError."""
+    """The kinds of plates of a country, or of a YAML file whose path is given.
+
+    Raises LprfError where there is none, RecipeError with line and column for every mistake in the file.
+    """
     path = Path(country) if country.endswith((".yaml", ".yml")) else FOLDER / f"{country}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise LprfError(f"no plates of the country '{country}' are described; there are {there}")
-    try:
-        described = _Country.model_validate(read_file(path).plain())
-        own = {"country": described.country, "provinces": described.provinces, "letters": described.letters}
-        return {name: Kind.model_validate({**own, **values, "name": name}) for name, values in described.kinds.items()}
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise LprfError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    located = read_file(path)
+    described, problems = form_problems(_Country, located)
+    if described is None:
+        raise RecipeError(problems)
+    found = {}
+    shared = described.model_dump(exclude={"kinds"})
+    for name, kind in described.kinds.items():
+        own = kind.model_dump(include=set(shared), exclude_unset=True)
+        found[name] = kind.model_copy(update={**shared, **own, "name": name})
+        problems += _undrawable(found[name], located)
+    if not any(kind.weight for kind in found.values()):
+        problems.append(located.problem(("kinds",), "a kind must have a `weight` above 0"))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))  # kinds share the country's letters
+    return found
+
+
+def _undrawable(kind: Kind, located: Located) -> list[Problem]:
+    """Where a kind's plates could not be drawn, or would not show all of their text."""
+    problems: list[Problem] = []
+
+    def wrong(message: str, *path: str | int) -> None:
+        whole = ("kinds", kind.name, *path)
+        # letters and provinces may be the country's
+        problems.append(located.problem(whole if located.get(*whole) is not None else path, message))
+
+    def drawable(text: str, faces: Sequence[Face], *path: str | int) -> None:
+        if strange := missing(text, faces):
+            shown = ", ".join(dict.fromkeys(faces))
+            wrong(f"has {strange}, which cannot be drawn in {shown}; A to Z, 0 to 9 and China's provinces can", *path)
+
+    faces = kind.faces or [kind.face, *([_other(kind.face)] if kind.other_face else [])]
+    drawable(kind.letters, faces, "letters")
+    drawable(kind.provinces, faces, "provinces")
+    for token, choices in kind.tokens.items():
+        drawable(choices, faces, "tokens", token)
+    for i, pattern in enumerate(kind.text):
+        itself = "".join(token for token in pattern if token not in kind.tokens)
+        drawable(itself, faces, "text", i)
+        if "P" in itself and not kind.provinces:
+            wrong("has a P, a province, but no `provinces` are given", "text", i)
+        parts = _parts(kind.rows, pattern)
+        room = [row.count or len(part) for row, part in zip(kind.rows, parts, strict=True)]
+        if sum(room) != len(pattern) or not all(part.strip() for part in parts):
+            message = f"has {len(pattern)} characters, the `rows` take {' + '.join(map(str, room))}; "
+            wrong(message + "`count`s must add up to them, or leave some for a last row without one", "text", i)
+    for i, label in enumerate(kind.labels):
+        for j, word in enumerate(label.words):
+            drawable(word, ["sans"], "labels", i, "words", j)
+    if kind.holder is not None:
+        drawable(kind.holder.words, ["sans"], "holder", "words")
+    return problems
+
+
+def _other(face: Face) -> Face:
+    return "sans" if face == "plate" else "plate"
 
 
 def sample_text(kind: Kind, rng: np.random.Generator, provinces: Mapping[str, float] | None = None) -> str:
@@ -204,7 +275,7 @@ def sample_style(kind: Kind, rng: np.random.Generator, difficulty: float = 0.5) 
     if kind.faces:
         face = kind.faces[int(rng.integers(len(kind.faces)))]
     elif rng.random() < kind.other_face:
-        face = "sans" if face == "plate" else "plate"
+        face = _other(face)
     return Style(
         face=face,
         stroke=round(stroke * 2) / 2,  # few values, so that masks are cached
@@ -271,23 +342,29 @@ def cells(kind: Kind, text: str, stretch: tuple[float, float, float] = (1, 1, 1)
     return [(character, box) for character, box in _laid(kind, text, stretch) if character != " "]
 
 
+def _parts(rows: Sequence[Row], text: str) -> list[str]:
+    """What each row takes of the text."""
+    parts = []
+    for number, row in enumerate(rows):
+        last = number == len(rows) - 1
+        take = row.count or (len(text) if last else max(1, int(len(text) * row.take)))
+        parts.append(text[:take])
+        text = text[take:]
+    return parts
+
+
 def _laid(kind: Kind, text: str, stretch: tuple[float, float, float]) -> list[tuple[str, Box]]:
     """As `cells`, the spaces too."""
     found: list[tuple[str, Box]] = []
-    rest = text
-    for number, row in enumerate(kind.rows):
+    for row, part in zip(kind.rows, _parts(kind.rows, text), strict=True):
         width, height = row.cell
         if row.count is not None:
-            part, rest = rest[: row.count], rest[row.count :]
             x = row.left
             for i, character in enumerate(part):
                 own = row.widths.get(i, width)
                 found.append((character, (x, row.top, own, height)))
                 x += own + row.gaps.get(i, row.gap)
             continue
-        last = number == len(kind.rows) - 1
-        take = len(rest) if last else max(1, int(len(rest) * row.take))
-        part, rest = rest[:take], rest[take:]
         width, gap, space = width * stretch[0], row.gap * stretch[2], row.space * stretch[2]
         top, height = row.top + height * (1 - stretch[1]) / 2, height * stretch[1]
         length = sum(space if c == " " else width for c in part) + gap * (len(part) - 1)

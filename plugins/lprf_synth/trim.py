@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+import pydantic
 
-Colour = tuple[int, int, int]
-Box = tuple[float, float, float, float]
+Level = Annotated[int, pydantic.Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+Box = tuple[float, float, pydantic.PositiveFloat, pydantic.PositiveFloat]
 Mark = Literal["none", "hyphen", "dot", "seals", "shield", "blot"]
 
 VIVID: tuple[Colour, ...] = ((40, 40, 200), (60, 140, 60), (190, 90, 30), (40, 170, 230), (60, 60, 60), (200, 200, 205))

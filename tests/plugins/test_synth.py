@@ -147,6 +147,50 @@ def test_another_description_is_another_dataset(tmp_path: Path) -> None:
     assert one != two
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "at"),
+    [
+        ("width: 466", "count: 3", "L LL DDDD,"),  # rows that hold less than the text, more, or nothing
+        ("width: 466", "count: 30", "L LL DDDD,"),
+        ("rows: [{", "rows: [{left: 9, top: 1, cell: [9, 9], width: 9, gap: 0}, {", "L LL DDDD,"),
+        ("rows: [{left: 48, top: 17.5, cell: [42, 75], width: 466, gap: 6, space: 26}]", "rows: []", "[]\n    bolts"),
+        (", width: 466", "", "{left"),
+        ("[L LL", "[P LL", "P LL"),  # what a pattern stands for, and its glyphs
+        ("[L LL", "[Ö LL", "Ö LL"),
+        ("[L LL", "[l LL", "l LL"),  # `sans` has it, `plate`, which some are drawn in, has not
+        ("letters: A", "letters: Ä", "ÄBC"),
+        ("ink:", "tokens: {N: É}\n    ink:", "É}"),
+        ("ink:", "labels: [{words: [D, Ü], box: [1, 1, 9, 9]}]\n    ink:", "Ü]"),
+        ("ink:", "holder: {words: A Õ}\n    ink:", "A Õ"),
+        ("face: sans", "face: gothic", "gothic"),
+        ("size: [520, 110]", "size: [0, 0]", "0, 0]"),  # what would be divided by
+        ("cell: [42, 75]", "cell: [0, 0]", "0, 0]"),
+        ("letters: ABCDEFGHIJKLMNOPQRSTUVWXYZ", "letters: ''", "''"),  # nothing to choose from
+        ("ink:", "tokens: {N: ''}\n    ink:", "''"),
+        ("ink:", "labels: [{words: [], box: [1, 1, 9, 9]}]\n    ink:", "[], box"),
+        ("[L LL DDDD, LL LL DDD, LL L DDDD, LLL LL DDD, L LL DDD, LL LL DDDD, LLL L DDDD]", "[]", "[]\n    colours"),
+        ("[[0, 50, 160], [10, 40, 130]]", "[]", "[]}]"),
+        ("[8.5, 11]", "[11, 8.5]", "[11, 8.5]"),
+        ("ink:", "vary: {gap: [2, 1]}\n    ink:", "[2, 1]"),
+        ("ink:", "holder: {below: [2, 1]}\n    ink:", "[2, 1]"),
+        ("[245, 245, 245]", "[345, 5, 245]", "345"),
+        ("[245, 245, 245]", "[245, -5, 245]", "-5"),
+        ("ink:", "holder: {chance: 7}\n    ink:", "7}"),
+        ("ink:", "weight: -1\n    ink:", "-1"),
+        ("ink:", "weight: 0\n    ink:", "car:"),
+    ],
+)
+def test_a_description_that_cannot_be_drawn_is_told_its_place(tmp_path: Path, right: str, wrong: str, at: str) -> None:
+    text = (FOLDER / "de.yaml").read_text(encoding="utf-8").replace(right, wrong, 1)
+    path = tmp_path / "xy.yaml"
+    path.write_text(text, encoding="utf-8")
+    before = text[: text.index(at)]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    with pytest.raises(LprfError) as error:
+        kinds(str(path))
+    assert str(error.value).startswith(f"{path}:{line}:{column}: "), error.value
+
+
 @pytest.mark.slow
 def test_scenes_are_the_same_in_another_process() -> None:
     params = ScenesParams(seed=3, size=(240, 320), widths=(38, 120))
