@@ -417,16 +417,15 @@ def _replaced(tree: Located, name: str, params: Located) -> Located:
 
 def _as_meant(given: Located, params: type[Params]) -> Located:
     """A node's parameters with paths made whole and numbers that are meant as text (a folder 007) as written."""
-    inputs = {name: marker.suffix for name, marker in marked(params, PathParam).items() if not marker.output}
-    recipes = marked(params, RecipeParam)
+    paths, recipes = marked(params, PathParam), marked(params, RecipeParam)
     values = {}
     for name, value in given.value.items():
         info = next((f for key, f in params.model_fields.items() if (f.alias or key) == name), None)
         if info is not None:
             value = _texts(value, _types(info.annotation))
-            suffixes = (".yaml", ".yml") if name in recipes else inputs.get(name)
+            suffixes = (".yaml", ".yml") if name in recipes else paths[name].suffix if name in paths else None
             if suffixes is not None and str(value.value).endswith(suffixes):
-                value = _rooted(value)
+                value = _placed(value, name in recipes or not paths[name].output)
         values[name] = value
     return Located(values, given.place, given.key)
 
@@ -440,11 +439,11 @@ def _texts(value: Located, types_: list[Any]) -> Located:
     return value
 
 
-def _rooted(value: Located) -> Located:
-    """An input path, relative to the folder of the recipe it stands in (or the current one); URLs stay."""
+def _placed(value: Located, rooted: bool) -> Located:
+    """A path with its ~ expanded; `rooted` ones in the folder of the recipe they stand in, if any. URLs stay."""
     if isinstance(value.value, list):
-        return Located([_rooted(item) for item in value.value], value.place, value.key)
-    text, folder = value.value, value.place.folder
-    if not isinstance(text, str) or folder is None or "://" in text or not text:
+        return Located([_placed(item, rooted) for item in value.value], value.place, value.key)
+    text, folder = value.value, value.place.folder if rooted else None
+    if not isinstance(text, str) or "://" in text or not text:
         return value
-    return Located(os.path.join(folder, os.path.expanduser(text)), value.place, value.key)  # noqa: PTH111, PTH118
+    return Located(os.path.join(folder or "", os.path.expanduser(text)), value.place, value.key)  # noqa: PTH111, PTH118

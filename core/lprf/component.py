@@ -70,7 +70,7 @@ class RecipeParam:
 
 
 InputPath = Annotated[str, PathParam()]
-OutputPath = Annotated[str, PathParam(output=True)]
+OutputPath = Annotated[str, pydantic.Field(min_length=1), PathParam(output=True)]
 NameOrYaml = Annotated[str, PathParam(suffix=".yaml")]
 
 

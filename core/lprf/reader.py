@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from lprf.data import Item, Origin, Reading, Source
 from lprf.errors import LprfError
@@ -93,7 +94,10 @@ class Reader:
         node = self.graph.source_node
         if "path" not in type(node.params).model_fields:
             raise LprfError(f"{node.name} ({node.uses}) takes no path")
-        params = type(node.params).model_validate({**node.params.model_dump(by_alias=True), "path": given})
+        try:
+            params = type(node.params).model_validate({**node.params.model_dump(by_alias=True), "path": given})
+        except pydantic.ValidationError as error:
+            raise LprfError(f"{node.name}: path: {error.errors()[0]['msg']}") from None
         source: Source = node.component.load()(params, self.graph.context(node))
         return source
 

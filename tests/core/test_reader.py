@@ -72,6 +72,8 @@ def test_paths(reader: Reader, tmp_path: Path) -> None:
     (first, *_) = reader.run(folder)
     assert first.source == str(folder / "1.png")
     assert (first.confidence, first.box, first.frame) == (0.25, (0, 0, 8, 8), 0)
+    with pytest.raises(LprfError, match=r"path: .*needs a path"):
+        list(reader.run(""))
     with pytest.raises(LprfError, match="there is no such file or folder"):
         list(reader.run(tmp_path / "missing"))
 

@@ -296,3 +296,14 @@ def test_an_evaluator_that_runs_no_recipe_has_no_weights_to_replace(
     nodes = "data: {uses: our.labels}, count: {uses: our.count, inputs: {dataset: data.dataset, a.b: data.dataset}}"
     said = complaints(lambda: load(f"lprf: 1\nkind: train\nname: x\ngraph: {{{nodes}}}"), tmp_path)
     assert len(said) == 1 and "'our.count' has no input 'a.b'" in said[0]
+
+
+def test_a_tilde_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    for given, meant in (("~/in", str(tmp_path / "me/in")), (["~/in"], [str(tmp_path / "me/in")])):
+        nodes = load_recipe("read-plates", {"images.path": given}).nodes
+        assert nodes["images"].params.path == meant  # type: ignore[attr-defined]
+    recipe = load_recipe("read-plates", {"jsonl.path": "~/out.jsonl"})
+    assert recipe.nodes["jsonl"].params.path == str(tmp_path / "me/out.jsonl")  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match=r"draw\.path"):
+        load_recipe("read-plates", {"draw.path": ""})
