@@ -90,7 +90,21 @@ def test_mistakes_are_told(pictures: Path, tmp_path: Path) -> None:
     assert nothing.returncode == 2 and "Traceback" not in nothing.stderr
     trains = lprf("bench", "train-recognizer")
     assert trains.returncode == 2 and "one that reads is wanted" in trains.stderr
-    assert lprf("bench", "read-crops", "--passes", "0").returncode == 2
+    for words, told in (
+        (["--passes", "0"], "must be 1 or more"),
+        (["--json", str(tmp_path)], "is a folder; a file is to be written"),
+        (["--vs-set", "crops.path=x"], "--vs-set changes the recipe that --vs names"),
+    ):
+        done = lprf("bench", "read-crops", *words)
+        assert done.returncode == 2 and told in done.stderr
+
+
+def test_pictures_are_the_same_however_they_are_spelt_and_others_are_told(pictures: Path, tmp_path: Path) -> None:
+    one = pictures / "0.png"
+    words = ("bench", "read-crops", "-s", f"crops.path={one}", "--passes", "1", "--vs", "read-crops", "--vs-set")
+    done = lprf(*words, f"crops.path={pictures}/../{pictures.name}/0.png")
+    assert done.returncode == 0 and "their answers are the same" in done.stdout
+    assert "they read 1 and 3 pictures" in lprf(*words, f"crops.path={pictures}").stdout
 
 
 def test_a_picture_that_fails_shows_in_the_exit_code(pictures: Path) -> None:

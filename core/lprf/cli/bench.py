@@ -84,6 +84,9 @@ def _ratio(report: dict[str, Any]) -> str:
         f"{one} is {report['ratio']:.2f} times as fast as {other}; "
         f"pair by pair {' '.join(f'{ratio:.2f}' for ratio in report['ratios'])}"
     ]
+    counts = [side["pictures"] for side in report["sides"]]
+    if counts[0] != counts[1]:
+        lines.append(f"they read {counts[0]} and {counts[1]} pictures; --vs-set gives the second the first one's")
     if found["differing"]:
         lines.append(f"their answers differ on {found['differing']} of {found['pictures']} pictures:")
         for item in found["first"]:
