@@ -278,7 +278,7 @@ class Graph:
                 with shield.held():
                     if begun or whole:
                         self._close(whole)
-                    summary.outputs = [sink.output for _, sink in self.sinks if getattr(sink, "output", None)]
+                        summary.outputs = [sink.output for _, sink in self.sinks if getattr(sink, "output", None)]
         return summary
 
     def results(

@@ -402,6 +402,7 @@ def test_results_go_to_standard_output_and_the_rest_to_the_other(place: Path) ->
 
 @pytest.mark.parametrize("given", [("jsonl.path=-", "table.limit=0"), ("jsonl.path=out.jsonl",)])
 def test_a_reader_that_goes_away_ends_the_run_quietly(place: Path, given: tuple[str, ...]) -> None:
+    (place / "out.jsonl").write_text("earlier")
     process = subprocess.Popen(
         command(*given), cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -411,6 +412,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(place: Path, given: tuple[
     assert process.wait(timeout=60) == 0
     assert re.match(r"\d photos, \d plates", said), said
     assert "Traceback" not in said and "Broken" not in said
+    assert (place / "out.jsonl").read_text() == "earlier"
 
 
 def test_on_a_terminal_a_bar_moves_under_the_table(place: Path) -> None:
