@@ -27,7 +27,8 @@ from lprf.recipe import Recipe, checked, load_recipe
 from lprf.source import Place, located
 from lprf.stream import pick_device, pick_dtype
 
-PARTS = ("detect", "rectify", "read")  # the nodes that are swapped, by the names they have in the shipped recipes
+# the nodes that are swapped, by the names they have in the shipped recipes, and what each is
+PARTS = {"detect": "detector", "rectify": "rectifier", "read": "recognizer"}
 # What a folder may be, with the parameter that takes it and the recipe that reads it; the first that understands it.
 FOLDERS = (
     ("core.table-dataset", "path", "read-plates"),
@@ -177,6 +178,8 @@ def _recipe(name: str, parts: Mapping[str, str], overrides: Sequence[str], plugi
     for node, choice in parts.items():
         if choice:
             uses, *params = _words(choice)
+            if (kind := plugins.component(uses).kind) != PARTS[node]:
+                raise LprfError(f"{uses} is a {kind}; '{node}' wants a {PARTS[node]}")
             own += [f"{node}.uses={uses}", *(f"{node}.{param}" for param in params)]
     return load_recipe(name, [*overrides, *own], plugins)
 

@@ -215,6 +215,12 @@ def test_components_shows_ports_parameters_and_place() -> None:
     assert "lprnet.recognizer" not in kinds
 
 
+def test_a_name_in_an_error_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    done = lprf("run", tmp_path / "x\x1b[31m.yaml")
+    assert done.returncode == 2 and "\x1b" not in done.stdout + done.stderr
+    assert r"x\x1b[31m.yaml" in done.stdout + done.stderr
+
+
 def test_schema_is_json_schema(tmp_path: Path) -> None:
     schema = json.loads(lprf("schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")

@@ -155,6 +155,11 @@ def test_the_page_says_what_the_table_says(photos: Path) -> None:
     assert "red.reader text=<b>" in expected and "script" not in cells.tags and "b" not in cells.tags
 
 
+def test_a_choice_of_another_kind_is_told(tmp_path: Path) -> None:
+    done = lprf("compare", shipped("recipes") / "samples" / "crops", "--rectify", "core.crops", cwd=tmp_path)
+    assert done.returncode == 2 and "core.crops is a source; 'rectify' wants a rectifier" in done.stderr
+
+
 def test_what_is_not_chosen_stays_as_the_recipe_has_it(photos: Path) -> None:
     (photos / "own.yaml").write_text(
         "{lprf: 1, kind: infer, name: own, extends: read-plates, graph: {detect: {uses: red.detector, with: {off: 50}},"

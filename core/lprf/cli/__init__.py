@@ -149,9 +149,10 @@ def help_text() -> str:
 
 def _labelled(error: LprfError) -> str:
     """The message as it is where it starts with a place (file:line:column), else said to be an error."""
-    from lprf.errors import RecipeError
+    from lprf.errors import RecipeError, printable
 
-    return str(error) if isinstance(error, RecipeError) else f"lprf: {error}"
+    text = str(error) if isinstance(error, RecipeError) else f"lprf: {error}"
+    return "\n".join(map(printable, text.split("\n")))  # names in it may be a stranger's
 
 
 def _save_trace() -> str:
