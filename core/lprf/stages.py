@@ -50,9 +50,8 @@ from lprf.plugins import Plugins, suggest
 from lprf.recipe import Node, Recipe, Ref, load_recipe
 from lprf.runs import CHECKPOINT, DONE, LOCK, LOG, METRICS, latest_done, read_done
 from lprf.stream import pick_device, pick_dtype
-from lprf.text import columns
+from lprf.text import columns, duration
 from lprf.training import distributed
-from lprf.training.log import duration
 from lprf.training.params import Unkeyed
 
 logger = logging.getLogger("lprf.stages")

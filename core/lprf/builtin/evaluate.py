@@ -33,7 +33,7 @@ from lprf.feed import Feed
 from lprf.files import replacing
 from lprf.recipe import Recipe
 from lprf.stream import Graph, Result, Summary, build, result_port
-from lprf.training.log import duration
+from lprf.text import duration
 
 logger = logging.getLogger("lprf.evaluate")
 

@@ -30,9 +30,10 @@ from lprf.errors import LprfError
 from lprf.files import replacing
 from lprf.memory import keep_freed
 from lprf.runs import CHECKPOINT, METRICS, TABLE
+from lprf.text import duration
 from lprf.training import distributed
 from lprf.training.distributed import Share
-from lprf.training.log import Board, Table, duration, progress
+from lprf.training.log import Board, Table, progress
 from lprf.training.params import LoopParams
 
 logger = logging.getLogger("lprf.training")
