@@ -208,3 +208,9 @@ def test_a_lost_stream_goes_on_through_a_whole_run(fake: type[Fake], tmp_path: P
     assert summary.failed == 1
     assert summary.reconnects == 2
     assert not [thread for thread in threading.enumerate() if thread.name == "lprf-live"]
+
+
+def test_a_camera_has_no_negative_number() -> None:
+    """OpenCV crashes on one."""
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        VideoParams(path=-1)
