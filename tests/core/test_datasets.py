@@ -265,6 +265,8 @@ def test_coco(tmp_path: Path) -> None:
             {"id": 7, "image_id": [1], "category_id": 7, "bbox": [20, 30, 60, 20]},
             {"id": 8, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20], "attributes": [1]},
             {"id": 9, "image_id": 1, "category_id": 7, "bbox": [10**400, 30, 60, 20]},
+            {"id": 10, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20], "text": "A\ud800"},
+            {"id": 11, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20], "attributes": {"c": "\udc41"}},
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(data), encoding="utf-8")
@@ -278,6 +280,8 @@ def test_coco(tmp_path: Path) -> None:
         "coco.json: annotation 7: image_id, category_id or attributes: unhashable type: 'list'",
         "coco.json: annotation 8: image_id, category_id or attributes: 'list' object is not a mapping",
         "a.jpg: annotation 9: no bbox of four numbers",
+        "coco.json: annotation 10: a text with half of a surrogate pair in it",
+        "coco.json: annotation 11: a text with half of a surrogate pair in it",
         "c.jpg: there is no such file",
     ]
 

@@ -340,6 +340,20 @@ def test_a_video_is_whole_and_as_fast_as_its_frames(suffix: str, tmp_path: Path)
     assert one.output == str(tmp_path / f"one{suffix}")
 
 
+def test_the_video_of_a_run_that_fails_stays_beside_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.avi"
+    path.write_text("earlier")
+    sink = annotate(path)
+    put(sink, Origin("v.mp4", 0, 0.0))
+    sink.abandon()
+    assert sink.output is None
+    put(sink, Origin("v.mp4", 1, 0.1))
+    put(sink, Origin("v.mp4", 2, 0.2))
+    sink.abandon()
+    assert path.read_text() == "earlier"
+    assert sink.output is not None and sink.output != str(path) and Path(sink.output).stat().st_size
+
+
 def test_a_video_that_the_disk_did_not_take_is_an_error(tmp_path: Path) -> None:
     sink = annotate(tmp_path / "out.avi")
     for index in range(5):

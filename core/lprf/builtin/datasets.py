@@ -414,6 +414,11 @@ def _coco_rows(
             continue
         text = own.get(params.columns.get("text", "text"))
         attributes = {key: str(value) for key, value in further.items() if key != "text"}
+        try:
+            json.dumps([name, text, attributes], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            problems.append(f"{table.name}: {place}: a text with half of a surrogate pair in it")
+            continue
         shape = (x, y, x + width, y + height)
         yield name, _Row(place, partial(_fixed, shape), str(text) if text else None, attributes)
 
