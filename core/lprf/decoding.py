@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -109,13 +109,14 @@ class Decoder:
         else:
             characters = ctc_characters(log_p, best, lengths)
         probabilities = found.log_p.exp()
-        part = _Part([], probabilities[:, 0].contiguous(), [], [], fits.tolist())
-        host = (found.codes, found.lengths, probabilities, characters)
-        for codes, own, values, letters in zip(*(tensor.tolist() for tensor in host), strict=True):
+        part = _Part([], probabilities[:, 0].contiguous(), [], [], [])
+        told = (found.codes, found.lengths, probabilities, characters, fits)
+        for codes, own, values, letters, fitting in zip(*_on_host(*told), strict=True):
             written = [strings(row, length, self.alphabet) for row, length in zip(codes, own, strict=True)]
             part.texts.append(written[0])
             part.characters.append(letters[: own[0]])
             part.alternatives.append(_alternatives(written, values, self.params.top))
+            part.fits.append(fitting)
         return part
 
     def _texts(self, log_p: Tensor) -> tuple[Texts, Tensor]:
@@ -138,6 +139,13 @@ class Decoder:
             torch.cat([torch.where(take, fitting.log_p, free.log_p), free.log_p[:, :1]], 1),
         )
         return texts, take[:, 0]
+
+
+def _on_host(*values: Tensor) -> list[list[Any]]:
+    """Tensors [N, ...] as lists; copied as one, in float64, which holds all: so a device is waited for once."""
+    rows = [value.reshape(len(value), -1).to(torch.float64) for value in values]
+    parts = torch.cat(rows, dim=1).cpu().split([row.shape[1] for row in rows], dim=1)
+    return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]
 
 
 def _moved(images: Tensor, zoom: float, right: float, down: float) -> Tensor:
