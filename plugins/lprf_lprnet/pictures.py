@@ -117,6 +117,7 @@ def pictures(dataset: Dataset, size: tuple[int, int], alphabet: str, longest: in
     """What draws from a dataset: rendered where it can render, real otherwise."""
     if hasattr(dataset, "image_at"):
         return Rendered(dataset, alphabet, longest)
+    logger.info("cutting the plates out of %d pictures", len(dataset))
     return Real(dataset, size, alphabet, longest, balance)
 
 

@@ -57,6 +57,14 @@ class Row(Params):
             raise ValueError("must have a `count` of cells, or a `width` above 0 for as many as come")
         return self
 
+    @property
+    def right(self) -> float:
+        """Where its last cell ends, or the width that its characters are centred in."""
+        if self.count is None:
+            return self.left + self.width
+        widths = sum(self.widths.get(i, self.cell[0]) for i in range(self.count))
+        return self.left + widths + sum(self.gaps.get(i, self.gap) for i in range(self.count - 1))
+
 
 class Band(Params):
     """A field of another colour, with the European Union's stars or without: box is x y width height, mm."""
@@ -192,6 +200,9 @@ def _undrawable(kind: Kind, located: Located) -> list[Problem]:
         if sum(room) != len(pattern) or not all(part.strip() for part in parts):
             message = f"has {len(pattern)} characters, the `rows` take {' + '.join(map(str, room))}; "
             wrong(message + "`count`s must add up to them, or leave some for a last row without one", "text", i)
+    for i, row in enumerate(kind.rows):
+        if row.left < 0 or row.top < 0 or row.top + row.cell[1] > kind.size[1] or row.right > kind.size[0]:
+            wrong(f"lies partly off the plate of {kind.size[0]:g} x {kind.size[1]:g} mm", "rows", i)
     for i, label in enumerate(kind.labels):
         for j, word in enumerate(label.words):
             drawable(word, ["sans"], "labels", i, "words", j)

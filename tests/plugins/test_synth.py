@@ -155,6 +155,9 @@ def test_another_description_is_another_dataset(tmp_path: Path) -> None:
         ("rows: [{", "rows: [{left: 9, top: 1, cell: [9, 9], width: 9, gap: 0}, {", "L LL DDDD,"),
         ("rows: [{left: 48, top: 17.5, cell: [42, 75], width: 466, gap: 6, space: 26}]", "rows: []", "[]\n    bolts"),
         (", width: 466", "", "{left"),
+        ("top: 17.5", "top: 40", "{left"),  # a row off the plate
+        ("left: 48", "left: 148", "{left"),
+        ("left: 48", "left: -1", "{left"),
         ("[L LL", "[P LL", "P LL"),  # what a pattern stands for, and its glyphs
         ("[L LL", "[Ö LL", "Ö LL"),
         ("[L LL", "[l LL", "l LL"),  # `sans` has it, `plate`, which some are drawn in, has not
