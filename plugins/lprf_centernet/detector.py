@@ -10,15 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lprf.boxes import best_of_each, clipped, decode_corners, nms
+from lprf.boxes import areas, best_of_each, clipped, decode_corners, nms, overlaps
 from lprf.context import Context
 from lprf.data import Detections, Frames
 from lprf.network import each
-from lprf_centernet.net import SMALLEST, STEP, CenterNet, boxes_of, for_bytes, load, middles
+from lprf.sampling import sample_boxes
+from lprf_centernet.net import SMALLEST, STEP, STRIDE, CenterNet, boxes_of, for_bytes, load, middles
 from lprf_centernet.params import DetectorParams
 
 FACTOR = 0.25  # from one level to the next: one finds plates of ten sizes
 WIDEST = 224  # pixels: a level that is not wider finds every plate in it
+WINDOW = (192, 256)  # h, w of a second look
+ENLARGED = 4.0  # at most
+SIDE = 40.0  # square root of a box's area in pixels: what is smaller is looked at again, as large as that
+SAME = 0.25  # IoU of what is found then with what was found before, at least
+LOOKS = 16  # at a time
 
 
 def levels(height: int, width: int, min_plate: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -81,7 +87,48 @@ class Finder:
                 every.append((frame + first, scores, boxes * stretch.repeat(2), corners * stretch))
         frame, scores, boxes, corners = (torch.cat(values) for values in zip(*every, strict=True))
         kept = nms(boxes, scores, frame, self.params.nms, "min")
+        frame, boxes, scores, corners = frame[kept], boxes[kept], scores[kept], corners[kept]
+        if self.params.second_look is None:
+            return frame, boxes, scores, corners
+        boxes, scores, corners = self._again(images, frame, boxes, scores, corners)
+        sure = (scores > self.params.threshold).nonzero().squeeze(1)
+        kept = sure[nms(boxes[sure], scores[sure], frame[sure], self.params.nms, "min")]
         return frame[kept], boxes[kept], scores[kept], corners[kept]
+
+    def _again(
+        self, images: Tensor, frame: Tensor, boxes: Tensor, scores: Tensor, corners: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and corners, of small ones after another look at each, enlarged; its score is the mean."""
+        side = areas(boxes).sqrt()
+        small = (side < SIDE).nonzero().squeeze(1)
+        if not len(small):
+            return boxes, scores, corners
+        before = boxes[small]
+        enlarged = (SIDE / side[small]).clamp(max=ENLARGED)
+        size = boxes.new_tensor(WINDOW[::-1]) / enlarged.unsqueeze(1)
+        room = boxes.new_tensor([images.shape[2], images.shape[1]])
+        first = torch.minimum((before[:, :2] + before[:, 2:] - size) / 2, room - size).clamp(min=0)
+        windows = torch.cat([first, first + size], dim=1)
+        looks = (
+            sample_boxes(images, at, window, WINDOW).round_().to(torch.uint8).to(self.dtype)
+            for at, window in zip(frame[small].split(LOOKS), windows.split(LOOKS), strict=True)
+        )
+        given = each(self.net, looks, self.dtype)
+        logits, distances, offsets = (torch.cat(values).float().flatten(2) for values in zip(*given, strict=True))
+        middle = middles(WINDOW[0] // STRIDE, WINDOW[1] // STRIDE, images.device).flatten(0, 1)
+        found = torch.stack([boxes_of(middle, its.T) for its in distances])  # [n, cells, 4], in the windows' pixels
+        wanted = (before - first.repeat(1, 2)) * enlarged.unsqueeze(1)
+        same = overlaps(found, wanted.unsqueeze(1))[..., 0] >= SAME
+        score, cell = (logits[:, 0].sigmoid() * same).max(1)
+        row = torch.arange(len(small), device=images.device)
+        found, offsets = found[row, cell], offsets[row, :, cell].unflatten(1, (4, 2))
+        boxes, scores, corners = boxes.clone(), scores.clone(), corners.clone()
+        seen = score > 0
+        at, back = small[seen], enlarged[seen].view(-1, 1, 1)
+        corners[at] = decode_corners(found, offsets)[seen] / back + first[seen].unsqueeze(1)
+        boxes[at] = found[seen] / back[..., 0] + first[seen].repeat(1, 2)
+        scores[small] = (scores[small] + score) / 2
+        return boxes, scores, corners
 
     def every(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What it says of all cells at all levels: scores [B, N], boxes [B, N, 4]. For a GPU: it waits for nothing."""
@@ -99,7 +146,8 @@ class Finder:
     def _boxes(self, logits: Tensor, distances: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What counts at one level: frame, scores, boxes [N, 4] and corners [N, 4, 2] in its pixels."""
         scores = logits.float().sigmoid()[:, 0]
-        frame, row, column = (scores > self.params.threshold).nonzero().unbind(1)
+        least = self.params.threshold if self.params.second_look is None else self.params.second_look
+        frame, row, column = (scores > least).nonzero().unbind(1)
         kept = best_of_each(scores[frame, row, column], frame, self.params.max_proposals)
         most = self.params.max_proposals
         self.drop(

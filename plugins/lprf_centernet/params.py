@@ -26,6 +26,11 @@ class DetectorParams(Params):
         (50, 15), description="width and height of the smallest plate wanted, in pixels: smaller is slower"
     )
     threshold: _Share = Field(0.5, description="score from which a box counts as a plate")
+    second_look: _Share | None = Field(
+        None,
+        description="score from which what is small is looked at again, enlarged, for a better box and score: a few "
+        "small pictures for each; null for never",
+    )
     nms: _Share = Field(0.4, description="overlap, as a part of the smaller box, above which the worse one goes")
     max_proposals: int = Field(
         500,
@@ -50,6 +55,11 @@ class TrainerParams(LoopParams):
         (1, 2, 3, 3), description="residual convolutions at each of the last four strides"
     )
     init: weights_name("centernet") | None = Field(None, description="weights to begin from: to train on")  # type: ignore[valid-type]
+    teacher: weights_name("centernet") | None = Field(  # type: ignore[valid-type]
+        None,
+        description="weights for labels that are not complete: what these find in photos that have plates, and no "
+        "label tells of, counts neither way",
+    )
     shares: list[Annotated[float, Field(ge=0)]] = Field(
         default_factory=list, description="how much of a batch comes from each dataset; equal parts by default"
     )

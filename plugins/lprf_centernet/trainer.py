@@ -24,15 +24,16 @@ from lprf.training.distributed import Share
 from lprf.training.loop import Task, record, train
 from lprf.training.photos import mirrored, photos_with_boxes, usable
 from lprf.training.shares import Shares
-from lprf_centernet.cuts import IGNORED, PLATE, cut
+from lprf_centernet.cuts import IGNORED, NOTHING, PLATE, cut
 from lprf_centernet.detector import Finder
-from lprf_centernet.net import SCALE, CenterNet, boxes_of, middles
+from lprf_centernet.net import SCALE, CenterNet, boxes_of, load, middles
 from lprf_centernet.params import DetectorParams, TrainerParams
 
 logger = logging.getLogger("lprf.training")
 
 FIT = (0.2, 0.7)  # IoU of a box with its plate for which the score is to be 0, and 1
 SLACK = 1.5  # pixels that both grow on each side before: small plates are not labelled more exactly
+TAUGHT = 0.5  # score from which a teacher's cell counts neither way
 CONFIDENT = 0.05  # score from which boxes count in validation
 BETA = 0.05  # where the corners' smooth-L1 turns from a square into a line, in widths and heights
 
@@ -53,6 +54,7 @@ class CenterNetTask(Task):
         net = CenterNet(params.channels, params.depth)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = {"centernet": self.net}
+        self.teacher: CenterNet | None = None  # what it finds, and no label tells of, is neither plate nor nothing
         self.val = functools.cache(
             lambda: [] if val is None else photos_with_boxes(val, params.val_photos, params.min_plate)
         )
@@ -62,20 +64,21 @@ class CenterNetTask(Task):
         chosen = self.shares.draw(rng, batch // 2)
         seeds = rng.integers(2**63, size=batch // 2)
         photos: dict[int, tuple[np.ndarray, list[Truth]]] = {}
-        cuts = []
+        cuts, labelled = [], []
         for row in range(batch)[share.rows(batch)]:
             photo = row // 2
             if photo not in photos:
                 photos[photo] = self._photo(int(chosen[photo]), np.random.default_rng(int(seeds[photo])))
             cuts.append(cut(*photos[photo], self.params, np.random.default_rng([int(seeds[photo]), row % 2])))
+            labelled.append(bool(photos[photo][1]))
         named = zip(("images", "boxes", "corners", "labels", "plates"), zip(*cuts, strict=True), strict=True)
-        return {name: torch.stack(values) for name, values in named}
+        return {"labelled": torch.tensor(labelled), **{name: torch.stack(values) for name, values in named}}
 
     def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         images = (batch["images"].permute(0, 3, 1, 2) / SCALE).contiguous(memory_format=torch.channels_last)
         logits, distances, corners = self.networks["centernet"](images)
         logits, distances, corners = logits.float()[:, 0], distances.float(), corners.float()
-        labels = batch["labels"]
+        labels = self._doubted(images, batch["labels"], batch["labelled"])
         sample, row, column = (labels == PLATE).nonzero().unbind(1)
         plate = batch["plates"][sample, row, column].long()
         truths, points = batch["boxes"][sample, plate], batch["corners"][sample, plate]
@@ -120,6 +123,14 @@ class CenterNetTask(Task):
         half, most = (average_precision(scores, right, plates) for right in hits.values())
         return {"score": (half + most) / 2, "ap50": half, "ap70": most}
 
+    @torch.no_grad()
+    def _doubted(self, images: Tensor, labels: Tensor, labelled: Tensor) -> Tensor:
+        """The labels [B, h, w], less those of nothing where the teacher sees a plate in a photo that has some."""
+        if self.teacher is None:
+            return labels
+        plates = self.teacher(images)[0][:, 0].float().sigmoid() > TAUGHT
+        return labels.masked_fill(plates & (labels == NOTHING) & labelled.view(-1, 1, 1), IGNORED)
+
     def _photo(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Truth]]:
         """A photo of one dataset, with its labels."""
         dataset = self.datasets[number]
@@ -151,6 +162,8 @@ class CenterNetTrainer:
         task = CenterNetTask(params, context.device, datasets, val, context.node)
         if params.init is not None:
             context.weights(params.init).require("centernet").into(task.net)
+        if params.teacher is not None:
+            task.teacher = load(context.weights(params.teacher)).to(context.device)
         result = train(task, params, context)
         path = context.folder / f"centernet{weights.SUFFIX}"
         if distributed.is_main():

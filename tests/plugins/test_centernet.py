@@ -128,6 +128,40 @@ def test_scores_below_the_threshold_do_not_count_and_boxes_end_at_the_border() -
     assert len(find(images, Says((256, 320), cells), min_plate=(24, 8), threshold=0.3)) == 2
 
 
+class SaysInTurn(torch.nn.Module):
+    """Stands for the network at the first level, and at second looks."""
+
+    def __init__(self, first: Says, second: Says):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.second if tuple(images.shape[2:]) == self.second.size else self.first)(images)
+
+
+def test_what_is_small_is_looked_at_again() -> None:
+    images = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)
+    small, large = (20, 30, 0.4, [12, 4, 12, 4], [0.0] * 8), (48, 40, 0.7, [60, 12, 60, 12], [0.0] * 8)
+    first = Says((256, 320), [small, large])
+    corners = [0.1, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0, 0.0]
+    again = [(24, 32, 0.8, [32, 12, 36, 12], corners), (4, 4, 0.99, [12, 4, 12, 4], [0.0] * 8)]  # and another plate
+    found = find(images, SaysInTurn(first, Says((192, 256), again)), min_plate=(24, 8), second_look=0.3)
+    # 24 x 8 pixels about (122, 82), seen so large that its area is 40 x 40, in the middle of 256 x 192
+    enlarged = 40 / math.sqrt(24 * 8)
+    left, top = 122 - 128 / enlarged, 82 - 96 / enlarged
+    box = [left + (130 - 32) / enlarged, top + (98 - 12) / enlarged, left + 166 / enlarged, top + 110 / enlarged]
+    assert found.frame.tolist() == [0, 0, 1, 1]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.6] * 2, abs=1e-6)
+    assert found.boxes[1].tolist() == pytest.approx(box, abs=1e-3)
+    width, height = box[2] - box[0], box[3] - box[1]
+    quad = [[box[0] + 0.1 * width, box[1]], [box[2], box[1] + 0.2 * height], box[2:], [box[0], box[3]]]
+    np.testing.assert_allclose(found.corners[1].numpy(), quad, atol=1e-3)
+    assert found.boxes[0].tolist() == pytest.approx([102, 182, 222, 206], abs=1e-3)  # large: as it was
+    # where nothing is seen again, the score is halved
+    assert len(find(images, SaysInTurn(first, Says((192, 256), [])), min_plate=(24, 8), second_look=0.3)) == 2
+    assert len(find(images, first, min_plate=(24, 8), threshold=0.3)) == 4
+
+
 def test_too_many_boxes_are_told() -> None:
     images = torch.zeros(1, 256, 320, 3, dtype=torch.uint8)
     cells = [(8 * row, 10, 0.9 - row / 100, [12, 4, 12, 4], [0.0] * 8) for row in range(1, 7)]
@@ -276,6 +310,19 @@ def test_it_goes_on_from_other_weights(tmp_path: Path) -> None:
     other = TrainerParams(init=str(first), steps=1, batch=2)
     with pytest.raises(WeightsError, match=r"first\.safetensors"):
         CenterNetTrainer(other, context).run([Labelled(1)])
+
+
+def test_what_a_teacher_finds_without_a_label_counts_neither_way() -> None:
+    task = CenterNetTask(TrainerParams(batch=2), CPU, [Labelled()], None, "centernet")
+    images, labels = torch.zeros(2, 3, 256, 320), torch.full((2, 64, 80), NOTHING, dtype=torch.int8)
+    labels[:, 20, 30] = PLATE
+    given = labels, torch.tensor([True, False])  # the second shows a photo without plates
+    assert torch.equal(task._doubted(images, *given), labels)
+    cells = [(20, 30, 0.9, [1, 1, 1, 1], [0.0] * 8), (40, 50, 0.6, [1, 1, 1, 1], [0.0] * 8)]
+    task.teacher = Says((256, 320), [*cells, (50, 50, 0.4, [1, 1, 1, 1], [0.0] * 8)])  # type: ignore[assignment]
+    doubted = task._doubted(images, *given)
+    assert [index.tolist() for index in (doubted != labels).nonzero()] == [[0, 40, 50]]
+    assert int(doubted[0, 40, 50]) == IGNORED
 
 
 def test_processes_share_a_batch() -> None:
