@@ -407,8 +407,8 @@ def _scores(name: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     add("all but the first character", read.get("without_first"))
     if len(parts := report.get("provinces") or {}) > 1:
         rates = {name: ((part.get("reading") or {}).get(which) or {}).get("plates") for name, part in parts.items()}
-        counts = [f"{name} {rate['hits']}/{rate['total']}" for name, rate in rates.items() if rate]
-        rows.append({"on": name, "metric": f"{what}, by province", "value": ", ".join(counts)})
+        if counts := [f"{name} {rate['hits']}/{rate['total']}" for name, rate in rates.items() if rate]:
+            rows.append({"on": name, "metric": f"{what}, by province", "value": ", ".join(counts)})
     if "expected_calibration_error" in (confidence := report.get("confidence") or {}):
         error = round(confidence["expected_calibration_error"], 4)
         rows.append({"on": name, "metric": "expected calibration error", "value": error, "of": report.get("plates")})

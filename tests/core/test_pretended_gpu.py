@@ -23,6 +23,7 @@ DETECTING = {"detector.py:find_fixed tolist": 1}
         ("read-plates", {"detect.pnet": "cn-pnet", "runtime.precision": "float16"}, {**DETECTING, **READING}),
         ("read-crops", {}, READING),
         ("read-plates-eu", {}, None),
+        ("detect-plates-far", {}, None),
         ("read-plates", {"rectify.uses": "core.perspective"}, None),
     ],
 )
