@@ -13,7 +13,7 @@ from torch import Tensor
 from lprf.boxes import areas
 from lprf.builtin.augment import jpeg, noise, recolour, relight
 from lprf.data import Truth
-from lprf_centernet.detector import resized
+from lprf_centernet.detector import ENLARGED, resized
 from lprf_centernet.net import STRIDE, middles
 from lprf_centernet.params import TrainerParams
 
@@ -21,7 +21,6 @@ CUT = (256, 320)  # h, w of what is learnt from
 PLATE, NOTHING, IGNORED = 1, 0, -1
 SIDES = (7.0, 110.0)  # square roots of the areas that plates are scaled to, from 12 x 4 to 190 x 63 pixels
 KNOWN = (5.0, 130.0)  # of those that are learnt: smaller and larger ones count neither way
-ENLARGED = 4.0  # at most, as a second look does
 SHRUNK = 0.7  # a photo fills that much of a cut at least, either way
 STRETCH = 0.08  # spread of the logarithm of each side's scale about their common one
 MIDDLE = (0.2, 0.25)  # how far from a plate's middle its cells reach, in its widths and heights

@@ -21,7 +21,7 @@ from lprf_centernet.params import DetectorParams
 FACTOR = 0.25  # from one level to the next: one finds plates of ten sizes
 WIDEST = 224  # pixels: a level that is not wider finds every plate in it
 WINDOW = (192, 256)  # h, w of a second look
-ENLARGED = 4.0  # at most
+ENLARGED = 4.0  # at most, and in training
 SIDE = 40.0  # square root of a box's area in pixels: what is smaller is looked at again, as large as that
 SAME = 0.25  # IoU of what is found then with what was found before, at least
 LOOKS = 16  # at a time
@@ -98,7 +98,10 @@ class Finder:
     def _again(
         self, images: Tensor, frame: Tensor, boxes: Tensor, scores: Tensor, corners: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and corners, of small ones after another look at each, enlarged; its score is the mean."""
+        """Boxes, scores and corners; those of small boxes after another look at each, enlarged.
+
+        A score is the mean of both looks', and the box the second's: 0 and the first's where it does not show again.
+        """
         side = areas(boxes).sqrt()
         small = (side < SIDE).nonzero().squeeze(1)
         if not len(small):
@@ -110,7 +113,7 @@ class Finder:
         first = torch.minimum((before[:, :2] + before[:, 2:] - size) / 2, room - size).clamp(min=0)
         windows = torch.cat([first, first + size], dim=1)
         looks = (
-            sample_boxes(images, at, window, WINDOW).round_().to(torch.uint8).to(self.dtype)
+            sample_boxes(images, at, window, WINDOW).round_().to(torch.uint8)
             for at, window in zip(frame[small].split(LOOKS), windows.split(LOOKS), strict=True)
         )
         given = each(self.net, looks, self.dtype)

@@ -39,6 +39,12 @@ class DetectorParams(Params):
         description="most boxes a photo and level; what goes beyond is counted in a warning",
     )
 
+    @pydantic.model_validator(mode="after")
+    def _second_look_first(self) -> DetectorParams:
+        if self.second_look is not None and self.second_look > self.threshold:
+            raise ValueError(f"second_look, {self.second_look:g}, must not be above the threshold, {self.threshold:g}")
+        return self
+
 
 class TrainerParams(LoopParams):
     """Parameters of `centernet.trainer`; those of the training loop too."""

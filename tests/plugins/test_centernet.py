@@ -160,6 +160,8 @@ def test_what_is_small_is_looked_at_again() -> None:
     # where nothing is seen again, the score is halved
     assert len(find(images, SaysInTurn(first, Says((192, 256), [])), min_plate=(24, 8), second_look=0.3)) == 2
     assert len(find(images, first, min_plate=(24, 8), threshold=0.3)) == 4
+    with pytest.raises(ValueError, match=r"second_look, 0\.6, must not be above the threshold, 0\.5"):
+        DetectorParams(second_look=0.6)
 
 
 def test_too_many_boxes_are_told() -> None:
