@@ -66,6 +66,7 @@ class TrainerParams(LoopParams):
         description="weights for labels that are not complete: what these find in photos that have plates, and no "
         "label tells of, counts neither way",
     )
+    taught: _Share = Field(0.5, description="score from which what the teacher finds is taken for that")
     shares: list[Annotated[float, Field(ge=0)]] = Field(
         default_factory=list, description="how much of a batch comes from each dataset; equal parts by default"
     )

@@ -33,7 +33,6 @@ logger = logging.getLogger("lprf.training")
 
 FIT = (0.2, 0.7)  # IoU of a box with its plate for which the score is to be 0, and 1
 SLACK = 1.5  # pixels that both grow on each side before: small plates are not labelled more exactly
-TAUGHT = 0.5  # score from which a teacher's cell counts neither way
 CONFIDENT = 0.05  # score from which boxes count in validation
 BETA = 0.05  # where the corners' smooth-L1 turns from a square into a line, in widths and heights
 
@@ -128,7 +127,7 @@ class CenterNetTask(Task):
         """The labels [B, h, w], less those of nothing where the teacher sees a plate in a photo that has some."""
         if self.teacher is None:
             return labels
-        plates = self.teacher(images)[0][:, 0].float().sigmoid() > TAUGHT
+        plates = self.teacher(images)[0][:, 0].float().sigmoid() > self.params.taught
         return labels.masked_fill(plates & (labels == NOTHING) & labelled.view(-1, 1, 1), IGNORED)
 
     def _photo(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Truth]]:

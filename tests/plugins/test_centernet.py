@@ -325,6 +325,9 @@ def test_what_a_teacher_finds_without_a_label_counts_neither_way() -> None:
     doubted = task._doubted(images, *given)
     assert [index.tolist() for index in (doubted != labels).nonzero()] == [[0, 40, 50]]
     assert int(doubted[0, 40, 50]) == IGNORED
+    task.params = TrainerParams(batch=2, taught=0.3)
+    doubted = task._doubted(images, *given)
+    assert [index.tolist() for index in (doubted != labels).nonzero()] == [[0, 40, 50], [0, 50, 50]]
 
 
 def test_processes_share_a_batch() -> None:
