@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,10 @@ def on_host(value: Any) -> Any:
 
 def place() -> str:
     """The function of the project that is being computed."""
-    frame = next(frame for frame in reversed(traceback.extract_stack()) if "/lprf" in frame.filename)
-    return f"{Path(frame.filename).name}:{frame.name}"
+    frame: Any = sys._getframe()
+    while not frame.f_globals["__name__"].startswith("lprf"):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
 
 
 def wait(why: str) -> None:
