@@ -21,9 +21,12 @@ def areas(boxes: Tensor) -> Tensor:
 def overlaps(a: Tensor, b: Tensor, mode: Overlap = "union") -> Tensor:
     """Every box of `a` [..., N, 4] with every one of `b` [..., M, 4]: their common area as a part of their union, or
     of the smaller box ("min"); [..., N, M]."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    common = (high - low).clamp_(min=0).prod(-1)
+    # coordinate by coordinate, each in one piece: rows of four take seven times as long
+    ax1, ay1, ax2, ay2 = (side.contiguous()[..., :, None] for side in a.unbind(-1))
+    bx1, by1, bx2, by2 = (side.contiguous()[..., None, :] for side in b.unbind(-1))
+    wide = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
+    high = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
+    common = wide * high
     of_a, of_b = areas(a)[..., :, None], areas(b)[..., None, :]
     whole = torch.minimum(of_a, of_b) if mode == "min" else of_a + of_b - common
     return common / whole.clamp(min=1e-9)
@@ -84,20 +87,20 @@ def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Ov
     more than `threshold`. Returns the rows that stay, by group, then from the best down.
     """
     order = best_of_each(scores, group, len(scores))
-    if len(order) < 2:
-        return order
-    groups = group[order]
-    rank = _rank(groups)
-    row = (rank == 0).cumsum(0) - 1  # groups in a row of their own, padded to the largest
-    padded = boxes.new_zeros(int(row[-1]) + 1, int(rank.max()) + 1, 4)
-    padded[row, rank] = boxes[order]
+    counts = group[order].unique_consecutive(return_counts=True)[1]
+    return torch.cat([order[:0], *(_kept(boxes, rows, threshold, mode) for rows in order.split(counts.tolist()))])
+
+
+def _kept(boxes: Tensor, rows: Tensor, threshold: float, mode: Overlap) -> Tensor:
+    """What `nms` leaves of one group, its rows from the best down."""
+    own = boxes[rows]
     # beats[i, j]: box i is better than box j, and too much alike
-    beats = torch.triu(overlaps(padded, padded, mode) > threshold, diagonal=1)
-    stays = torch.ones(padded.shape[:2], dtype=torch.bool, device=boxes.device)
+    beats = torch.triu((overlaps(own, own, mode) > threshold).float(), diagonal=1)
+    stays = beats.new_ones(len(rows))
     while True:  # of k boxes the first k are settled after k rounds; in practice two or three rounds do
-        again = ~(beats & stays.unsqueeze(2)).any(1)
+        again = (stays @ beats == 0).float()  # by how many that stay each is beaten
         if torch.equal(again, stays):
-            return order[stays[row, rank]]
+            return rows[stays.bool()]
         stays = again
 
 

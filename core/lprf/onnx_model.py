@@ -101,7 +101,7 @@ class OpenVinoModel:
     reads: float32 or uint8, what it is given. Raises LprfError: no such file, or none that can be run.
     """
 
-    PARTS = (8, 4, 2, 1)
+    PARTS = (4, 1)
     OFTEN, OWN = 6, 64
 
     def __init__(
@@ -112,7 +112,7 @@ class OpenVinoModel:
         reads: torch.dtype = torch.float32,
     ):
         self.openvino = need("openvino", who, "openvino")
-        self.path, self.dtype = Path(path), torch.float32
+        self.path, self.dtype, self.reads = Path(path), torch.float32, reads
         self.threads = torch.get_num_threads()
         self.settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": "f32"}
         # no CACHE_DIR: on a processor with AMX, what was compiled to be kept answered wrongly at its first use
@@ -180,10 +180,11 @@ class OpenVinoModel:
             for part in parts:
                 if len(running) == AHEAD * streams:
                     finish()
-                lying = part.permute(0, 2, 3, 1).contiguous()
+                lying = part.permute(0, 2, 3, 1).to(self.reads).contiguous()
                 with self._told(part):
                     request = self._request(tuple(lying.shape), streams)
-                    request.start_async([lying.numpy()], share_inputs=True)
+                    request.set_input_tensor(self.openvino.Tensor(lying.numpy(), shared_memory=True))
+                    request.start_async()
                 running.append((request, lying))
             while running:
                 finish()

@@ -20,7 +20,7 @@ from lprf.weights import Weights
 from lprf_mtcnn.nets import CELL, FIELD, STRIDE, PNet, for_bgr_bytes
 from lprf_mtcnn.params import DetectorParams
 
-STRIP = 64  # rows of PNet's output computed at a time on a CPU, so that what lies between stays in its cache
+STRIP = 15_000  # cells that PNet computes at a time on a CPU: many more, and what lies between leaves its cache
 SCREEN = 0.7  # of the first threshold, for a rough look: bfloat16 gave 12,000 cells above it 0.92 of it or more
 DENSE = 0.02  # of all cells: where the rough look finds more, all are computed anew
 FIELDS = 32  # cells computed anew at a time
@@ -41,6 +41,10 @@ class Cells:
         """Those of whole maps, scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
         frame, row, column = (scores > threshold).nonzero().unbind(1)
         return cls(frame, row, column, scores[frame, row, column], offsets[frame, :, row, column])
+
+    @classmethod
+    def joined(cls, parts: list[Cells]) -> Cells:
+        return cls(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
     def rows(self, index: Tensor) -> Cells:
         return Cells(*(values[index] for values in vars(self).values()))
@@ -90,19 +94,26 @@ class Proposer:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Proposals:
         """Proposals in uint8 BGR [B, H, W, 3], regressed, suppressed within and across scales."""
-        params = self.params
-        levels = [
-            self._level(images, size, cells)
-            for size, cells in zip(self.sizes(images), self._found(images), strict=True)
-        ]
-        if not levels:
+        params, sizes = self.params, self.sizes(images)
+        if not sizes:
             none = images.new_zeros(0)
             return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
-        frame, cells, scores, offsets = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        kept = nms(cells, scores, frame, params.nms[1])
-        kept = kept[self._best(scores[kept], frame[kept])]
-        boxes = decode(cells[kept], offsets[kept])
-        return Proposals(frame[kept], boxes.round() if params.whole_pixels else boxes, scores[kept])
+        levels = self._found(images)
+        found = Cells.joined(levels)
+        level = torch.cat([torch.full_like(cells.frame, index) for index, cells in enumerate(levels)])
+        group = len(sizes) * found.frame + level  # a frame at one scale
+        boxes = torch.cat(
+            [
+                self.cells(cells.row, cells.column, images.shape[2] / w, images.shape[1] / h)
+                for cells, (h, w) in zip(levels, sizes, strict=True)
+            ]
+        )
+        kept = self._best(found.scores, group)
+        for among, most in ((group, params.nms[0]), (found.frame, params.nms[1])):
+            kept = kept[nms(boxes[kept], found.scores[kept], among[kept], most)]
+        kept = kept[self._best(found.scores[kept], found.frame[kept])]
+        boxes = decode(boxes[kept], found.offsets[kept])
+        return Proposals(found.frame[kept], boxes.round() if params.whole_pixels else boxes, found.scores[kept])
 
     def sizes(self, images: Tensor) -> list[tuple[int, int]]:
         """The sizes (h, w) at which to look at images [B, H, W, 3]."""
@@ -124,12 +135,17 @@ class Proposer:
 
         def strips() -> Iterator[Tensor]:
             for picture in pictures:
-                rows = (picture.shape[1] - FIELD[0] + 1) // STRIDE[0] + 1
-                tops = range(0, rows, STRIP)
+                height, width = picture.shape[1:3]
+                rows, columns = (  # of cells; the last may lie half beyond the picture
+                    math.ceil((side - field) / stride) + 1
+                    for side, field, stride in zip((height, width), FIELD, STRIDE, strict=True)
+                )
+                high = math.ceil(rows / math.ceil(rows * columns / STRIP))
+                tops = range(0, rows, high)
                 counts.append((len(picture), len(tops)))
                 for frame in picture.permute(0, 3, 1, 2).split(1):
                     for top in tops:
-                        yield frame[:, :, STRIDE[0] * top : STRIDE[0] * (min(top + STRIP, rows) - 1) + FIELD[0]]
+                        yield frame[:, :, STRIDE[0] * top : STRIDE[0] * (min(top + high, rows) - 1) + FIELD[0]]
 
         given = iter(each(net, strips(), self.dtype))
         maps = []
@@ -147,8 +163,14 @@ class Proposer:
         threshold = self.params.scores[0]
         rough = self.net.rough if isinstance(self.net, StandIn) else None
         if rough is not None:
-            pictures = [_resized(images, size) for size in self.sizes(images)]
-            maps = self._in_strips(rough, pictures)
+            pictures: list[Tensor] = []  # kept as they are drawn, one while that before it is computed
+
+            def drawn() -> Iterator[Tensor]:
+                for size in self.sizes(images):
+                    pictures.append(_resized(images, size))
+                    yield pictures[-1]
+
+            maps = self._in_strips(rough, drawn())
             found = [Cells.above(SCREEN * threshold, *level) for level in maps]
             if pictures and sum(len(cells.frame) for cells in found) <= DENSE * sum(
                 scores.numel() for scores, _ in maps
@@ -192,15 +214,8 @@ class Proposer:
             cells[..., 2:] += 1
         return cells
 
-    def _level(self, images: Tensor, size: tuple[int, int], found: Cells) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is proposed at one scale: frame, cells in pixels of the frame, scores, offsets."""
-        cells = self.cells(found.row, found.column, images.shape[2] / size[1], images.shape[1] / size[0])
-        kept = self._best(found.scores, found.frame)
-        kept = kept[nms(cells[kept], found.scores[kept], found.frame[kept], self.params.nms[0])]
-        return found.frame[kept], cells[kept], found.scores[kept], found.offsets[kept]
-
-    def _best(self, scores: Tensor, frame: Tensor) -> Tensor:
-        kept = best_of_each(scores, frame, self.params.max_proposals)
+    def _best(self, scores: Tensor, group: Tensor) -> Tensor:
+        kept = best_of_each(scores, group, self.params.max_proposals)
         self.drop(
             len(scores) - len(kept),
             f"more than {self.params.max_proposals} proposals in a photo: the worst were dropped "
