@@ -14,12 +14,22 @@ PLATE = (28, 94)
 STRIDE = 2
 
 
-def save(path: Path, nodes: list[Any], constants: dict[str, np.ndarray], shape: list[Any], output: list[Any]) -> Path:
-    """Write a model from "images" of `shape` to "output"; texts are free axes."""
+def save(
+    path: Path,
+    nodes: list[Any],
+    constants: dict[str, np.ndarray],
+    shape: list[Any],
+    output: list[Any],
+    half: bool = False,
+) -> Path:
+    """Write a model from "images" of `shape`, or in float16 from "halves", to "output"; texts are free axes."""
+    given = ("halves", TensorProto.FLOAT16) if half else ("images", TensorProto.FLOAT)
+    if half:
+        nodes = [helper.make_node("Cast", ["halves"], ["images"], to=TensorProto.FLOAT), *nodes]
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(*given, shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, output)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -76,7 +86,9 @@ def detector(path: Path, layout: str = "yolo-face", batch: Any = "batch", size: 
     return save(path, nodes, constants, [batch, 3, *size], [batch, None, None])
 
 
-def reader(path: Path, classes: int = 4, axes: str = "NTC", batch: Any = "batch", channels: int = 3) -> Path:
+def reader(
+    path: Path, classes: int = 4, axes: str = "NTC", batch: Any = "batch", channels: int = 3, half: bool = False
+) -> Path:
     """Reads plates of 8 x 40: time step t of 5 looks at columns 8 t to 8 t + 7. Their mean, 0 to 1, times ten is the
     class it is surest of."""
     constants: dict[str, np.ndarray] = {
@@ -96,4 +108,4 @@ def reader(path: Path, classes: int = 4, axes: str = "NTC", batch: Any = "batch"
         helper.make_node("Mul", ["far", "sure"], ["logits"]),
         helper.make_node("Transpose", ["logits"], ["output"], perm=["NTC".index(axis) for axis in axes]),
     ]
-    return save(path, nodes, constants, [batch, channels, 8, 40], [None, None, None])
+    return save(path, nodes, constants, [batch, channels, 8, 40], [None, None, None], half)

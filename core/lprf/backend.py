@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ import platformdirs
 import torch
 
 from lprf.errors import LprfError
-from lprf.network import Network, StandIn, networks_of, write
+from lprf.network import OPSET, Network, StandIn, networks_of, write
 from lprf.onnx_model import OnnxModel, OpenVinoModel
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ logger = logging.getLogger("lprf.backend")
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 Model = OnnxModel | OpenVinoModel
+
+KEPT = 90 * 24 * 3600  # seconds that a model which no run uses is kept
 
 MODULES: dict[Backend, tuple[str, ...]] = {  # what each needs beside torch
     "torch": (),
@@ -95,15 +98,15 @@ def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtim
 
 
 @contextlib.contextmanager
-def torch_steps_back(really: bool) -> Iterator[None]:
-    """Leave torch one thread: its others go on spinning after each of its steps, on the cores another engine needs."""
+def threads(count: int | None) -> Iterator[None]:
+    """Within, torch computes in so many threads; None: in as many as before."""
     before = torch.get_num_threads()
-    if really:
-        torch.set_num_threads(1)
+    if count is not None:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        if really:
+        if count is not None:
             torch.set_num_threads(before)
 
 
@@ -128,9 +131,16 @@ def _model(network: Network, backend: Backend, runtime: Runtime, device: torch.d
 def _written(network: Network, backend: Backend, who: str) -> Path:
     """The file of a network, made where it is not there."""
     path = folder() / f"{network.name}-{_key(network)[:16]}.onnx"
-    if not path.is_file():
-        logger.warning("making %s ready for %s, once: %s", network.name, backend, path)
-        write(network, path, who)
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            path.touch()
+        return path
+    logger.warning("making %s ready for %s, once: %s", network.name, backend, path)
+    write(network, path, who)
+    for other in path.parent.glob("*.onnx"):  # every training leaves some
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > KEPT:
+                other.unlink()
     return path
 
 
@@ -142,7 +152,8 @@ def folder() -> Path:
 def _key(network: Network) -> str:
     """Tells apart all that a file is made from: weights, shapes, the code of the layers, and who writes."""
     versions = [importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")]
-    told = hashlib.sha256(repr((versions, network.example.shape, network.outputs, dict(network.axes))).encode())
+    shapes = (network.example.shape, network.outputs, dict(network.axes), OPSET)
+    told = hashlib.sha256(repr((versions, *shapes)).encode())
     told.update(repr(network.module).encode())
     for name, tensor in network.module.state_dict().items():
         told.update(name.encode())

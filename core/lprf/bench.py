@@ -158,7 +158,7 @@ def bench(
     take_turns(sides, passes, told)
     content: dict[str, Any] = {
         "sides": [side.report() for side in sides],
-        "environment": environment(sides[0].graph.device, sides[0].graph.backend),
+        "environment": environment(sides[0].graph),
     }
     if len(sides) == 2:
         mine, theirs = sides

@@ -12,6 +12,8 @@ from torch import Tensor
 
 Overlap = Literal["union", "min"]
 
+AT_ONCE = 1024  # boxes that `nms` compares with each other: twice as many take four times the memory
+
 
 def areas(boxes: Tensor) -> Tensor:
     """[..., 4] to [...]."""
@@ -88,11 +90,19 @@ def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Ov
     """
     order = best_of_each(scores, group, len(scores))
     counts = group[order].unique_consecutive(return_counts=True)[1]
-    return torch.cat([order[:0], *(_kept(boxes, rows, threshold, mode) for rows in order.split(counts.tolist()))])
+    kept = [order[:0]]
+    for rows in order.split(counts.tolist()):
+        stay = rows[:0]
+        for part in rows.split(AT_ONCE):  # from the best down, so that what stays of those before it is settled
+            if len(stay):
+                part = part[~(overlaps(boxes[stay], boxes[part], mode) > threshold).any(0)]
+            stay = torch.cat([stay, _staying(boxes, part, threshold, mode)])
+        kept.append(stay)
+    return torch.cat(kept)
 
 
-def _kept(boxes: Tensor, rows: Tensor, threshold: float, mode: Overlap) -> Tensor:
-    """What `nms` leaves of one group, its rows from the best down."""
+def _staying(boxes: Tensor, rows: Tensor, threshold: float, mode: Overlap) -> Tensor:
+    """What `nms` leaves of a few rows of one group, from the best down."""
     own = boxes[rows]
     # beats[i, j]: box i is better than box j, and too much alike
     beats = torch.triu((overlaps(own, own, mode) > threshold).float(), diagonal=1)

@@ -149,6 +149,7 @@ class _Checker:
             self.required(name, links[name][0])
         if self.kind == "infer":
             self.one_source()
+        self.one_writer()
         ordered = self.ordered(names, links)
         if any(name not in self.params for name in names):
             return {}
@@ -369,6 +370,23 @@ class _Checker:
             self.wrong(("graph", sources[1]), f"a second source beside '{sources[0]}'; a graph has one", at_key=True)
         if not sources and not self.problems:
             self.wrong(("graph",), "there is no source: a graph needs one, such as core.images", at_key=True)
+
+    def one_writer(self) -> None:
+        """Every output has a path of its own; devices and standard output take what several write."""
+        writers: dict[str, str] = {}
+        for name, params in self.params.items():
+            for param, marker in marked(type(params), PathParam).items():
+                value = getattr(params, param)
+                if not marker.output or not isinstance(value, str) or value == "-":
+                    continue
+                path = Path(os.path.realpath(value))
+                device = path.exists() and not path.is_file() and not path.is_dir()
+                writer = writers.setdefault(str(path), name)
+                if writer != name and not device:
+                    self.wrong(
+                        ("graph", name, "with", param),
+                        f"'{writer}' writes {value} already; give one of them another path",
+                    )
 
     def ordered(self, names: list[str], links: Mapping[str, tuple[Any, Any]]) -> list[str]:
         """The nodes, each after those it needs, otherwise as written. A circle is a mistake."""

@@ -120,7 +120,7 @@ def compare(
         "rows": rows,
         "remarks": remarks,
         "provenance": {
-            **environment(sides[0][2].graph.device, sides[0][2].graph.backend),
+            **environment(sides[0][2].graph),
             "weights": {
                 f"{key} = {used['name']}": used for row in rows for key, used in row.get("weights", {}).items()
             },
@@ -214,7 +214,7 @@ def _context(recipe: Recipe, node: str) -> Context:
     device = pick_device(recipe.runtime.device)
     return Context(
         device=device,
-        dtype=pick_dtype(recipe.runtime.precision, device),
+        dtype=pick_dtype(recipe.runtime.precision),
         weights=functools.partial(weights.find_and_load, folder=recipe.folder),
         node=node,
         seed=recipe.runtime.seed,

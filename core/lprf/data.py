@@ -86,16 +86,6 @@ class Detections:
             extra={name: values[index] for name, values in self.extra.items()},
         )
 
-    def to(self, device: torch.device) -> Detections:
-        return Detections(
-            frames=self.frames.to(device),
-            frame=self.frame.to(device),
-            boxes=self.boxes.to(device),
-            scores=self.scores.to(device),
-            corners=None if self.corners is None else self.corners.to(device),
-            extra={name: values.to(device) for name, values in self.extra.items()},
-        )
-
 
 @dataclass(frozen=True)
 class Plates:

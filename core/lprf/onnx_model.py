@@ -65,6 +65,7 @@ class OnnxModel:
             raise LprfError(f"{who}: {self.path} cannot be loaded: {_line(error)}") from None
         self.inputs = [_value(x) for x in self.session.get_inputs()]
         self.outputs = [_value(x) for x in self.session.get_outputs()]
+        self.reads = torch.float16 if self.inputs[0].type == "float16" else torch.float32
         text = self.session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
         try:
             found = json.loads(text)
@@ -76,7 +77,7 @@ class OnnxModel:
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Every output for one batch, floats or bytes. Raises LprfError where the model cannot run on it."""
-        array = images.float().contiguous().cpu().numpy()
+        array = images.to(self.reads).contiguous().cpu().numpy()
         try:
             results = self.session.run(None, {self.inputs[0].name: array})
         except Exception as error:

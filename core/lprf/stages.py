@@ -178,7 +178,7 @@ class _Runner:
         if recipe.runtime.threads is not None:
             torch.set_num_threads(recipe.runtime.threads)
         self.device = distributed.start(pick_device(recipe.runtime.device))
-        self.dtype = pick_dtype(recipe.runtime.precision, self.device)
+        self.dtype = pick_dtype(recipe.runtime.precision)
         self.values: dict[Ref, Any] = {}
         self.keys: dict[str, str] = {}
         self.fingerprints: dict[Ref, str] = {}
@@ -405,16 +405,14 @@ class _Runner:
         ports = node.component.all_inputs()
         inputs: dict[str, Any] = {}
         for port, refs in node.inputs.items():
-            for ref in refs:
-                if ref not in self.values:  # an optional output, such as those of core.audit
-                    raise LprfError(f"{node.name}: {ref} gives nothing here, as '{ref.node}' has no input for it")
             found = [self._value(ref) for ref in refs]
             inputs[port] = found if ports[port].many else found[0]
         return inputs | {name: self._value(ref) for name, ref in node.rebind.items()}
 
     def _value(self, ref: Ref) -> Any:
         if ref not in self.values:  # an optional output, such as a part that a split was not asked for
-            raise LprfError(f"{ref} is needed, but with its parameters as they are '{ref.node}' does not give it")
+            told = f"with its inputs and parameters as they are '{ref.node}' does not give it"
+            raise LprfError(f"{ref} is needed, but {told}")
         return self.values[ref]
 
     def _keep(self, node: Node, outputs: Mapping[str, Any]) -> None:

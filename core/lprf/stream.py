@@ -201,7 +201,8 @@ class _Upload:
 class Graph:
     """A recipe's components, built: `run` sends everything to the recipe's sinks, `results` gives it to a program.
 
-    Built once and run as often as wanted. Threads may share it: their batches take turns in the components.
+    `results` as often as wanted; `run` once, for its sinks end with it. Threads may share it: their batches take turns
+    in the components.
 
     backend: what its networks run in, with the version. elsewhere: the nodes whose networks left torch. measure: wait
     for the device after every node, so that the seconds by node are true on a GPU.
@@ -232,11 +233,12 @@ class Graph:
         self.early = device.type == "cuda"  # a batch is copied to a GPU while the one before it is computed
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.summary = Summary()
+        self.ended = False
         self.turn = threading.Lock()
 
     def context(self, node: Node) -> Context:
         """What a source of this graph is told when another of its kind is built."""
-        return _context(self.recipe, node, self.device, pick_dtype(self.recipe.runtime.precision, self.device))
+        return _context(self.recipe, node, self.device, pick_dtype(self.recipe.runtime.precision))
 
     def run(
         self,
@@ -249,8 +251,11 @@ class Graph:
         On Ctrl-C the outputs are made whole, where there is anything to them, and KeyboardInterrupt goes on; `summary`
         tells how far it came. A pipe that nobody reads any more ends the run quietly. After that, and after an error,
         a sink that can is told to `abandon` what it has, so that what an earlier run left stays. Raises LprfError: the
-        source is not there, an output cannot be written.
+        source is not there, an output cannot be written, it ran before.
         """
+        if self.ended:
+            raise LprfError(f"recipe '{self.recipe.name}' ran already, and its sinks are closed: build it again")
+        self.ended = True
         keep = {ref for node, _ in self.sinks for refs in node.inputs.values() for ref in refs}
         count = [Ref(node.name, port) for node, _ in self.steps for port in node.component.all_outputs()]
         keep |= set(_last_of(self.recipe, count))
@@ -302,6 +307,11 @@ class Graph:
         for group in self._groups(source, wanted, summary, on_batch, eager, workers):
             yield from group
 
+    @property
+    def threads(self) -> int:
+        """How many threads of the CPU its networks have."""
+        return self.recipe.runtime.threads or torch.get_num_threads()
+
     @functools.cached_property
     def result(self) -> Ref:
         """The port that gives the graph's readings; where nothing reads, its detections."""
@@ -318,8 +328,6 @@ class Graph:
     ) -> Generator[list[Result], None, None]:
         """Results in order, as many at a time as have become ready."""
         runtime = self.recipe.runtime
-        if runtime.threads is not None:
-            torch.set_num_threads(runtime.threads)
         began = time.perf_counter()
         size = 1 if source.live else runtime.batch
         feed: Decoder | Newest
@@ -396,11 +404,16 @@ class Graph:
         try:
             batch, info = self._call(source, entries, keep, waited, upload)
         except _NodeError as error:
-            if len(entries) > 1:
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                return [self._attempt(source, [entry], keep, 0.0, on_batch)[0] for entry in entries]
-            return [Result(entries[0].origin, None, reason=str(error))]
+            reason = str(error)  # the error itself holds on to all that was computed so far
+        else:
+            reason = ""
+        if reason:
+            if len(entries) == 1:
+                return [Result(entries[0].origin, None, reason=reason)]
+            del upload
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return [self._attempt(source, [entry], keep, 0.0, on_batch)[0] for entry in entries]
         if on_batch is not None:
             on_batch(info)
         self.plugins.notify("lprf_batch_done", run=info)
@@ -429,7 +442,9 @@ class Graph:
         for node, implementation in self.steps:
             start = time.perf_counter()
             try:
-                with self.turn, backend.torch_steps_back(node.name in self.elsewhere):
+                # where another engine computes, torch's threads go on spinning after each step, on the cores it needs
+                count = 1 if node.name in self.elsewhere else self.recipe.runtime.threads
+                with self.turn, backend.threads(count):
                     outputs = _call_node(node, implementation, values)
                     if self.measure:
                         kernels += self._synchronize()
@@ -679,7 +694,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+def pick_dtype(precision: str) -> torch.dtype:
     """The floating type of `runtime.precision`; auto is float32."""
     return torch.float32 if precision == "auto" else getattr(torch, precision)
 
@@ -737,26 +752,25 @@ def build(
     if len(sources) != 1:
         names = ", ".join(node.name for node in sources) or "none"
         raise LprfError(f"recipe '{recipe.name}': an inference graph has one source, this has {names}")
-    if recipe.runtime.threads is not None:
-        torch.set_num_threads(recipe.runtime.threads)
     device = pick_device(recipe.runtime.device)
     engine = backend.pick(recipe.runtime, device)
-    dtype = pick_dtype(recipe.runtime.precision, device)
+    dtype = pick_dtype(recipe.runtime.precision)
     needed = set(recipe.nodes) if wanted is None else _ancestors(recipe, wanted)
     built: dict[str, Any] = {}
-    for node in reversed(list(recipe.nodes.values())):
-        if node.name not in needed and node is not sources[0]:
-            continue
-        if node is sources[0] and source is not None:
-            continue
-        if node.component.kind == "sink" and not node.inputs:
-            raise LprfError(f"{node.name} ({node.uses}): connect one of {', '.join(node.component.inputs)}")
-        # another backend is given networks in float32, and told what to compute in
-        context_dtype = dtype if engine == "torch" else torch.float32
-        context = _context(recipe, node, device, context_dtype, _plate_size(recipe, node, built))
-        built[node.name] = node.component.load()(node.params, context)
-    nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
-    moved = backend.install([(node, built[node.name]) for node in nodes], engine, recipe.runtime, device)
+    with backend.threads(recipe.runtime.threads):  # which engines take theirs from
+        for node in reversed(list(recipe.nodes.values())):
+            if node.name not in needed and node is not sources[0]:
+                continue
+            if node is sources[0] and source is not None:
+                continue
+            if node.component.kind == "sink" and not node.inputs:
+                raise LprfError(f"{node.name} ({node.uses}): connect one of {', '.join(node.component.inputs)}")
+            # another backend is given networks in float32, and told what to compute in
+            context_dtype = dtype if engine == "torch" else torch.float32
+            context = _context(recipe, node, device, context_dtype, _plate_size(recipe, node, built))
+            built[node.name] = node.component.load()(node.params, context)
+        nodes = [node for node in recipe.nodes.values() if node.name in built and node is not sources[0]]
+        moved = backend.install([(node, built[node.name]) for node in nodes], engine, recipe.runtime, device)
     return Graph(
         recipe,
         plugins,

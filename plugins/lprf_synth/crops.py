@@ -136,7 +136,6 @@ def surround(
     plate: np.ndarray,
     rng: np.random.Generator,
     scale: float,
-    difficulty: float,
     holder: Holder | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Put a flat plate on what surrounds plates: bumper or frame, now and then a dealer's words.
@@ -182,7 +181,7 @@ def render_crop(
     # the flat plate about 1.7 times as wide as it comes out, the warp at twice the size: no aliasing, little work
     scale = round(1.7 * width / kind.size[0], 3)
     plate = draw(kind, text, sample_style(kind, rng, difficulty), scale)
-    wide, (x, y) = surround(plate, rng, scale, difficulty, kind.holder)
+    wide, (x, y) = surround(plate, rng, scale, kind.holder)
     h, w = plate.shape[:2]
     source = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) + np.array([x, y], np.float32)
     # half-open corners to pixel centres, both ways

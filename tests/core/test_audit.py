@@ -123,6 +123,18 @@ def test_a_shared_picture_is_found_though_it_was_altered(tmp_path: Path) -> None
     assert audit(content=False).run(train=train, val=val, test=test)["val"] is val
 
 
+def test_of_many_shots_of_one_scene_those_most_alike_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lprf.builtin.audit.NAMED", 5)
+    train, val = rows(0, 5), rows(10, 5)
+    train.rows = [(f"a{i}.jpg", partial(altered, 5), []) for i in range(6)]
+    val.rows = [(f"b{i}.jpg", partial(scene, 5), []) for i in range(5)] + [("b.jpg", partial(altered, 5), [])]
+    found = audit().report({"train": train, "val": val})
+    pictures = found["leakage"]["pictures"]
+    assert pictures["total"] == 36 and len(pictures["named"]) == 5
+    assert [(pair["pictures"]["val"], pair["bits"]) for pair in pictures["named"]] == [("b.jpg", 0)] * 5
+    assert (found["parts"]["train"]["repeated_pictures"], found["parts"]["val"]["repeated_pictures"]) == (5, 5)
+
+
 def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(LprfError, match=r"file.* cannot be written"):
@@ -226,5 +238,5 @@ def test_in_a_recipe_it_gates_what_follows(tmp_path: Path, monkeypatch: pytest.M
     text = (tmp_path / "gate.yaml").read_text(encoding="utf-8").replace("audit.val", "audit.test")
     (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
     assert stages.run(missing)
-    with pytest.raises(LprfError, match=r"some: audit\.test gives nothing here"):
+    with pytest.raises(LprfError, match=r"audit\.test is needed, but with its inputs .* 'audit' does not give it"):
         stages.run(load_recipe(tmp_path / "gate.yaml", {"audit.allow_leakage": True}))

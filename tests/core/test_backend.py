@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +143,17 @@ def test_a_model_is_kept_until_what_it_is_made_of_changes(cache: Path, monkeypat
     with torch.no_grad():
         network.module.conv.weight[0, 0, 0, 0] += 1e-3
     backend._model(network, "onnxruntime", runtime, CPU, "this")
-    assert len(set(cache.iterdir()) - {first}) == 1
+    (second,) = set(cache.iterdir()) - {first}
+    backend._model(network, "onnxruntime", runtime, CPU, "this")
+    long_ago = time.time() - backend.KEPT - 60
+    for path in (first, second):
+        os.utime(path, (long_ago, long_ago))
+    backend._model(network, "onnxruntime", runtime, CPU, "this")  # used again
+    with torch.no_grad():
+        network.module.conv.weight[0, 0, 0, 0] += 1e-3
+    backend._model(network, "onnxruntime", runtime, CPU, "this")
+    left = set(cache.iterdir())
+    assert second in left and first not in left and len(left) == 2, "what no run has used for long goes"
 
 
 @needs["openvino"]

@@ -45,6 +45,14 @@ def test_nms_is_the_greedy_one(mode: b.Overlap, threshold: float) -> None:
         assert ours.tolist() == _slow_nms(boxes.tolist(), scores.tolist(), group.tolist(), threshold, mode)
 
 
+def test_nms_of_many_is_the_same_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(b, "AT_ONCE", 7)
+    for mode in ("union", "min"):
+        boxes, scores, group = _random(90, 3)
+        ours = b.nms(boxes, scores, group, 0.4, mode)  # type: ignore[arg-type]
+        assert ours.tolist() == _slow_nms(boxes.tolist(), scores.tolist(), group.tolist(), 0.4, mode)
+
+
 def test_nms_of_none_and_one() -> None:
     assert b.nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5).tolist() == []
     one = torch.tensor([[0.0, 0, 1, 1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import struct
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from lprf.builtin.crops import Crops
+from lprf.builtin.headers import read_header
 from lprf.builtin.images import Images, find_pictures, read_list, read_picture
 from lprf.builtin.io_params import CropsParams, ImagesParams
 from lprf.data import Item
@@ -201,6 +203,21 @@ def test_however_short_a_file_is_cut_it_is_an_answer(suffix: str, tmp_path: Path
             read_picture(str(tmp_path / "a"))
         except InputFailure as failure:
             assert failure.reason
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\xe0\0\2"])
+def test_a_jpeg_whose_picture_never_begins_is_not_searched_for_ever(filling: bytes, tmp_path: Path) -> None:
+    read_so_far = 0
+
+    class Told(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal read_so_far
+            read_so_far += 1
+            return super().read(size)
+
+    with pytest.raises(ValueError, match="no picture begins in it"):
+        read_header(Told(b"\xff\xd8" + b"\xff" + filling * (1 << 22)))
+    assert read_so_far < 1 << 21
 
 
 def test_what_is_no_picture_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -175,6 +175,19 @@ def test_mistakes(load: Callable[..., Recipe], tmp_path: Path, change: tuple[str
     assert any(message in line for line in found), found
 
 
+def test_two_outputs_need_two_files(load: Callable[..., Recipe], tmp_path: Path) -> None:
+    more = (
+        GOOD.rstrip()
+        + "\n      more: {uses: our.lines, inputs: {readings: read.readings}, with: {path: ./out.jsonl}}\n"
+    )
+    found = complaints(lambda: load(more), tmp_path)
+    assert found == [
+        "my.yaml:15:75: graph.more.with.path: 'lines' writes ./out.jsonl already; give one of them another path"
+    ]
+    for several in ("-", "/dev/null"):
+        load(more, {"lines.path": several, "more.path": several})
+
+
 def test_a_circle_is_a_mistake(load: Callable[..., Recipe], tmp_path: Path) -> None:
     text = """\
     lprf: 1

@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,53 @@ def test_a_component_that_raises_fails_its_frame_alone(seen: Any, tmp_path: Path
     assert seen.failed == [("11", "detect (echo.detector): ValueError: the roof fell in")]
     assert seen.written == [str(i) for i in range(20) if i != 11]
     assert summary.failed == 1
+
+
+def test_what_a_failed_batch_held_is_let_go_before_its_frames_are_tried(
+    seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+    detect = echo.Everything.__call__
+
+    def hungry(self: Any, frames: Any) -> Any:
+        alive.append(any(was() is not None for was in held))
+        large = torch.zeros(1000)  # what a network has in hand as memory ends
+        held.append(weakref.ref(large))
+        if len(frames) > 1:
+            raise RuntimeError("out of memory")
+        return detect(self, frames)
+
+    monkeypatch.setattr(echo.Everything, "__call__", hungry)
+    seen.items = lambda: (item(i) for i in range(4))
+    assert graph(tmp_path, runtime__batch=4).run().failed == 0
+    assert alive == [False] * 5
+
+
+def test_a_graph_runs_once(seen: Any, tmp_path: Path) -> None:
+    seen.items = lambda: (item(i) for i in range(3))
+    built = graph(tmp_path)
+    built.run()
+    with pytest.raises(LprfError, match="ran already"):
+        built.run()
+    assert len(list(built.results())) == 3
+
+
+def test_the_threads_it_computes_with_are_its_own(seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    within: list[int] = []
+    detect = echo.Everything.__call__
+
+    def counted(self: Any, frames: Any) -> Any:
+        within.append(torch.get_num_threads())
+        return detect(self, frames)
+
+    monkeypatch.setattr(echo.Everything, "__call__", counted)
+    seen.items = lambda: (item(i) for i in range(3))
+    built = graph(tmp_path, runtime__threads=before + 1)
+    assert torch.get_num_threads() == before
+    built.run()
+    assert set(within) == {before + 1} and torch.get_num_threads() == before
 
 
 def test_what_a_sink_raises_comes_once_with_its_node(seen: Any, tmp_path: Path) -> None:

@@ -116,6 +116,13 @@ def test_a_run_goes_on_with_the_threads_it_was_begun_with(tmp_path: Path) -> Non
     assert not same(whole.weights, other.weights), "the number of threads makes no difference here: test another task"
 
 
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, [20, 40]), (4, [5, 10, 15, 20, 25, 30, 35, 40])])
+def test_by_default_it_validates_after_every_epoch(accumulate: int, steps: list[int], tmp_path: Path) -> None:
+    fit(TinyParams(steps=40, validate_every=None, accumulate=accumulate), tmp_path)  # an epoch is 20 batches
+    rows = (tmp_path / "validation.csv").read_text().splitlines()
+    assert [int(row.partition(",")[0]) for row in rows[1:]] == steps
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     params = TinyParams(steps=25)
     none, _ = fit(params, None, workers=0)

@@ -121,6 +121,14 @@ def test_classes_that_are_no_plates_do_not_count(here: Path) -> None:
     assert len(found(Frames(torch.full((1, 128, 224, 3), 100, dtype=torch.uint8), [Origin("grey")]))) == 0
 
 
+def test_a_model_in_float16(here: Path) -> None:
+    tiny_onnx.reader(here / "half.onnx", half=True)
+    given = plates([0, 1, 2, 1, 0])
+    assert built("onnx.recognizer", **{**READER, "model": "half.onnx"})(given).texts == (
+        built("onnx.recognizer", **READER)(given).texts
+    )
+
+
 def test_a_fixed_batch_is_filled_up(here: Path) -> None:
     tiny_onnx.detector(here / "x.onnx", batch=4)
     frames = [blue(x) for x in (10, 20, 30, 40, 50, 60)]

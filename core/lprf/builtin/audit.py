@@ -5,11 +5,12 @@ A plate or a picture that stands in two of them makes the numbers of the one say
 
 from __future__ import annotations
 
+import heapq
 import json
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ class Audit:
             _print(content)
             if self.params.path is not None:
                 text = json.dumps(content, ensure_ascii=False, indent=1)
-                _write(Path(self.params.path), lambda beside: beside.write_text(text, encoding="utf-8"))
+                with replacing(Path(self.params.path)) as beside:
+                    beside.write_text(text, encoding="utf-8")
                 logger.info("report: %s", self.params.path)
         if content["leakage"]["found"] and not self.params.allow_leakage:
             raise LprfError(_leak(content["leakage"]))
@@ -68,20 +70,18 @@ class Audit:
         described, texts = {}, {}
         for name, dataset in parts.items():
             described[name], texts[name] = _described(dataset)
-        found: dict[str, Any] = {"plates": _shared_plates(texts)}
+        shared = _shared_plates(texts)
+        found: dict[str, Any] = {"plates": {"total": len(shared), "named": shared[:NAMED]}}
         if self.params.content:
             hashes = {name: self._hashes(dataset) for name, dataset in parts.items()}
             for name, rows in hashes.items():
                 described[name]["unread"] = [
                     {"source": show(parts[name][int(row)].source), "reason": reason} for row, reason in rows[1].items()
                 ]
-            across, within = _shared_pictures(parts, {name: rows for name, (rows, _) in hashes.items()})
-            found["pictures"] = across
+            found["pictures"], within = _shared_pictures(parts, {name: rows for name, (rows, _) in hashes.items()})
             for name, count in within.items():
                 described[name]["repeated_pictures"] = count
-        leakage: dict[str, Any] = {"found": any(found.values()), "parts": list(parts)}
-        for what, items in found.items():
-            leakage[what] = {"total": len(items), "named": items[:NAMED]}
+        leakage = {"found": any(what["total"] for what in found.values()), "parts": list(parts), **found}
         return {"parts": described, "leakage": leakage}
 
     def _hashes(self, dataset: Dataset) -> tuple[np.ndarray, dict[int, str]]:
@@ -116,11 +116,6 @@ class Audit:
                 )
                 np.savez_compressed(beside, hashes=hashes, rows=rows, reasons=texts)
         return hashes, reasons
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with replacing(path) as beside:
-        write(beside)
 
 
 def picture_hash(image: np.ndarray) -> np.ndarray:
@@ -234,25 +229,36 @@ def _shared_plates(texts: Mapping[str, Mapping[str, list[str]]]) -> list[dict[st
 
 def _shared_pictures(
     parts: Mapping[str, Dataset], hashes: Mapping[str, np.ndarray]
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Pictures of one part that are in another as well, pair by pair; how many of each part repeat one before them."""
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Pictures of one part that are in another as well: how many pairs, and which, the most alike first.
+
+    And how many of each part repeat one before them.
+    """
     names = list(parts)
     part = np.concatenate([np.full(len(hashes[name]), i) for i, name in enumerate(names)])
     row = np.concatenate([np.arange(len(hashes[name])) for name in names])
     together = np.concatenate([hashes[name] for name in names])
     # a picture without any gradient, or one that could not be read, is like no other
     some = np.flatnonzero(together.any(axis=1))
-    across: list[dict[str, Any]] = []
     repeated: dict[str, set[int]] = {name: set() for name in names}
-    for first, second, distance in near(together[some]):
-        a, b = some[first], some[second]
-        if part[a] == part[b]:
-            repeated[names[part[a]]].add(int(row[b]))
-        else:
-            pair = {names[part[i]]: show(parts[names[part[i]]][int(row[i])].source) for i in (a, b)}
-            across.append({"pictures": pair, "bits": distance})
-    across.sort(key=lambda item: item["bits"])
-    return across, {name: len(rows) for name, rows in repeated.items()}
+    total = 0
+
+    def across() -> Iterator[tuple[int, int, int]]:
+        nonlocal total
+        for first, second, bits in near(together[some]):
+            a, b = some[first], some[second]
+            if part[a] == part[b]:
+                repeated[names[part[a]]].add(int(row[b]))
+            else:
+                total += 1
+                yield bits, a, b
+
+    nearest = heapq.nsmallest(NAMED, across(), key=lambda pair: pair[0])  # of one scene's photos there may be millions
+    named = [
+        {"pictures": {names[part[i]]: show(parts[names[part[i]]][int(row[i])].source) for i in pair}, "bits": bits}
+        for bits, *pair in nearest
+    ]
+    return {"total": total, "named": named}, {name: len(rows) for name, rows in repeated.items()}
 
 
 def _leak(leakage: Mapping[str, Any]) -> str:

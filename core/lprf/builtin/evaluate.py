@@ -149,7 +149,7 @@ class Evaluate:
             "failures": self._failures(seen),
             "skipped": [show(problem) for problem in dataset.problems],
             "provenance": {
-                **report.environment(graph.device, graph.backend),
+                **report.environment(graph),
                 "recipe": recipe.name,
                 "overrides": json.loads(json.dumps(self.params.overrides, default=str)),
                 "weights": _weights(recipe, rebound),

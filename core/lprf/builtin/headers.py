@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+STEPS = 1 << 20  # bytes of a JPEG looked at one by one in search of its picture: of a made-up file there may be no end
+
 
 @dataclass(frozen=True)
 class Header:
@@ -54,16 +56,15 @@ def _jpeg(file: BinaryIO) -> Header:
     """Walk the segments: the frame header (SOF) tells the size, the scan header (SOS) ends the walk."""
     file.seek(2)
     size: tuple[int, int] | None = None
-    while True:
+    before = b""
+    for _ in range(STEPS):
         byte = file.read(1)
-        while byte not in (b"\xff", b""):  # what stands between segments is skipped, as decoders do
-            byte = file.read(1)
-        while byte == b"\xff":
-            byte = file.read(1)
         if byte == b"":
             raise ValueError("the file ends within its header")
-        marker = byte[0]
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these have no content
+        # what stands between segments is skipped, as decoders do
+        marker = byte[0] if before == b"\xff" else 0xFF
+        before = byte
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # these have no content
             continue
         if marker == 0xD9:
             raise ValueError("the file ends before its picture begins")
@@ -77,6 +78,7 @@ def _jpeg(file: BinaryIO) -> Header:
             size = (width, height)
             length -= 5
         file.seek(max(length - 2, 0), 1)
+    raise ValueError("no picture begins in it")
 
 
 def _png(file: BinaryIO, start: bytes) -> Header:

@@ -83,9 +83,12 @@ class LineFile:
                 self.file = sys.stdout
             else:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.part.open("a", encoding="utf-8", newline="")
+                file = self.part.open("a", encoding="utf-8", newline="")
                 if self.part.is_file():
-                    if not take(self.file):
+                    if not take(file):
+                        file.close()
+                        self.place = None
                         raise LprfError(f"{self.path}: another run is writing it; give one of them another file")
-                    self.file.truncate(0)
+                    file.truncate(0)
+                self.file = file
         return self.file

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from lprf.stream import Graph
 
 ROWS = 12  # of a long table on the console; the report has all of them
 MANY_GROUPS = 10  # up to so many groups stand side by side, as papers print them; more stand one below the other
@@ -36,8 +39,9 @@ class Table:
     brief: bool = False
 
 
-def environment(device: torch.device, backend: str) -> dict[str, Any]:
-    """What a number was measured with; `backend` as a graph says it."""
+def environment(graph: Graph) -> dict[str, Any]:
+    """What a graph was measured with."""
+    device = graph.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "command": shlex.join(["lprf", *sys.argv[1:]]),
@@ -45,12 +49,12 @@ def environment(device: torch.device, backend: str) -> dict[str, Any]:
         "lprf": importlib.metadata.version("lprf"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "backend": backend,
+        "backend": graph.backend,
         "opencv": cv2.__version__,
         "numpy": np.__version__,
         "system": platform.platform(),
         "device": f"{device} ({name})",
-        "threads": torch.get_num_threads(),
+        "threads": graph.threads,
         "cores": os.cpu_count(),
     }
 

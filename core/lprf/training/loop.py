@@ -185,7 +185,8 @@ class _Loop:
         if params.batch < distributed.share().size:
             raise LprfError(f"a batch of {params.batch} cannot be shared by {distributed.share().size} processes")
         self.steps = _total_steps(task, params)
-        self.validate_every = params.validate_every or max(1, task.steps_per_epoch or -(-self.steps // 10))
+        epoch = (task.steps_per_epoch or 0) // params.accumulate or -(-self.steps // 10)
+        self.validate_every = params.validate_every or epoch
         for name, network in task.networks.items():
             task.networks[name] = distributed.prepare(network, self.device)
         self.networks = nn.ModuleDict(task.networks)

@@ -56,6 +56,8 @@ def photos_with_boxes(dataset: Dataset, most: int, min_plate: tuple[int, int]) -
         good, problems = usable(example.plates, image.shape[:2], example.source)
         for problem in problems:
             logger.warning("validation: left out: %s", problem)
+        if example.plates and not good:
+            continue  # a photo whose every label is wrong is not one without plates
         boxes = np.array([plate.box for plate in good], np.float32).reshape(-1, 4)
         large = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) >= min_plate[0] * min_plate[1]
         found.append((torch.from_numpy(image).unsqueeze(0), boxes[large]))
