@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Context:
     plate_size: (h, w) that the node reading this one's plates declares, or None: a rectifier's default size.
     node: the name of the node in the recipe, for messages.
     folder: where a training stage writes what it leaves; None in an inference graph.
-    seed, workers: of `runtime`.
+    seed, workers: of `runtime`. own_seed: a seed of this node's alone, that follows from the run's.
     recipe: the checked inference recipe that the parameters name (an evaluator's), or None.
     """
 
@@ -37,3 +38,8 @@ class Context:
     seed: int = 0
     workers: int = 0
     recipe: Recipe | None = None
+
+    @property
+    def own_seed(self) -> int:
+        """So that two datasets of one recipe do not draw the same."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed} {self.node}".encode()).digest()[:6], "big")

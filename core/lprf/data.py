@@ -167,6 +167,51 @@ class Reading:
         }
 
 
+def amiss(value: Any) -> str:
+    """What is wrong with the form of Detections, Plates or Readings that a component gave, in words; else "".
+
+    The numbers themselves are looked at on a CPU alone, where nobody waits for them.
+    """
+    n = len(value) if isinstance(value, Detections | Plates | Readings) else 0
+    forms: list[tuple[str, torch.Tensor | None, tuple[int, ...], torch.dtype]] = []
+    lists: list[tuple[str, Any]] = []
+    if isinstance(value, Detections):
+        forms = [
+            ("frame", value.frame, (n,), torch.int64),
+            ("boxes", value.boxes, (n, 4), torch.float32),
+            ("scores", value.scores, (n,), torch.float32),
+            ("corners", value.corners, (n, 4, 2), torch.float32),
+        ]
+        lists = list(value.extra.items())
+    elif isinstance(value, Plates):
+        images = value.images
+        forms = [
+            ("detection", value.detection, (n,), torch.int64),
+            ("images", images, (n, 3, *images.shape[2:4]), torch.float32),
+        ]
+    elif isinstance(value, Readings):
+        forms = [
+            ("plate", value.plate, (n,), torch.int64),
+            ("confidences", value.confidences, (n,), torch.float32),
+        ]
+        lists = [(name, getattr(value, name)) for name in ("characters", "alternatives", "fits")]
+        if not all(isinstance(text, str) for text in value.texts):
+            return f"texts that are {type(next(x for x in value.texts if not isinstance(x, str))).__name__}"
+    for name, tensor, shape, dtype in forms:
+        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype or len(shape) != tensor.ndim):
+            wanted = f"{str(dtype)[6:]} {list(shape)}"
+            return f"{name} of {str(tensor.dtype)[6:]} {list(tensor.shape)} for {wanted}"
+    for name, column in lists:
+        if column is not None and len(column) != n:
+            return f"{len(column)} {name} for {n}"
+    if isinstance(value, Detections) and n and value.boxes.device.type == "cpu":
+        if not bool(value.boxes.isfinite().all()):
+            return "a box that is not finite"
+        if bool((value.boxes[:, 2:] < value.boxes[:, :2]).any()):
+            return "a box whose x2 or y2 comes before x1 or y1"
+    return ""
+
+
 def readings_by_frame(value: Detections | Readings) -> list[list[Reading]]:
     """One list of `Reading`s a frame of the batch, one for each detection, "" where nothing was read."""
     readings = value if isinstance(value, Readings) else None

@@ -121,6 +121,15 @@ def available() -> list[str]:
     return sorted({path.stem for folder in _folders() if folder.is_dir() for path in folder.glob("*.yaml")})
 
 
+def of_the_user(name: str) -> Path | None:
+    """The file of a format called `name`, where it is not one that LPRF ships: its content may change at any time."""
+    try:
+        path = _find(name)
+    except LprfError:
+        return None
+    return None if path.parent == _folders()[-1] else path
+
+
 def _folders() -> list[Path]:
     return [home() / "formats", Path(str(files("lprf"))) / "formats"]
 

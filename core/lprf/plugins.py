@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import itertools
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,10 @@ GROUP = "lprf"
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that loaded: its components by name, its folder of recipes, and who distributes it."""
+    """A plugin that loaded: its components by name, its folder of recipes, and who distributes it.
+
+    digest: of a single file, the SHA-256 of its content.
+    """
 
     name: str
     distribution: str
@@ -34,6 +38,7 @@ class Plugin:
     module: ModuleType
     components: dict[str, Component] = field(default_factory=dict)
     recipes: Path | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,9 @@ class Plugins:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             raise self._failed(name, f"{label} did not load: {type(error).__name__}: {error}") from error
-        return self._register(name, str(path), "", module, label)
+        plugin = self._register(name, str(path), "", module, label)
+        self._loaded[name] = replace(plugin, digest=hashlib.sha256(path.read_bytes()).hexdigest())
+        return self._loaded[name]
 
     def load_all(self) -> list[Plugin]:
         """Load every plugin that can be loaded, sorted by name; the others are in `failures`."""

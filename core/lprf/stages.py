@@ -40,7 +40,7 @@ from typing import Any, Literal
 
 import torch
 
-from lprf import weights
+from lprf import plate_format, weights
 from lprf.component import Params, PathParam, RecipeParam, WeightsParam, marked
 from lprf.context import Context
 from lprf.errors import LprfError, PluginError, RecipeError
@@ -177,6 +177,9 @@ class _Runner:
         self.command = command or resume_command(recipe)
         if recipe.runtime.threads is not None:
             torch.set_num_threads(recipe.runtime.threads)
+        for name in ("precision", "backend", "batch"):
+            if getattr(recipe.runtime, name) != type(recipe.runtime).model_fields[name].default:
+                logger.warning("runtime.%s changes nothing here: it is for recipes that read", name)
         self.device = distributed.start(pick_device(recipe.runtime.device))
         self.dtype = pick_dtype(recipe.runtime.precision)
         self.values: dict[Ref, Any] = {}
@@ -261,7 +264,7 @@ class _Runner:
 
     def _parts(self, node: Node) -> dict[str, str]:
         """Everything that decides the outcome of a stage, one by one."""
-        parts = {"component": f"{node.uses} version {node.component.version}", "seed": str(self.recipe.runtime.seed)}
+        parts = {"component": self._made_by(node), "seed": str(self.recipe.runtime.seed)}
         parts |= {f"with.{name}": text for name, text in _params(node.params, self.recipe.folder).items()}
         for port, refs in node.inputs.items():
             parts[f"inputs.{port}"] = " ".join(self._identity(ref) for ref in refs)
@@ -271,7 +274,7 @@ class _Runner:
             for inner in node.inner.nodes.values():
                 if inner.component.kind in ("source", "sink"):
                     continue
-                parts[f"recipe.{inner.name}"] = f"{inner.uses} version {inner.component.version}"
+                parts[f"recipe.{inner.name}"] = self._made_by(inner)
                 for name, text in _params(inner.params, node.inner.folder, set(node.rebind), inner.name).items():
                     parts[f"recipe.{inner.name}.{name}"] = text
                 for port, refs in inner.inputs.items():
@@ -284,8 +287,22 @@ class _Runner:
         if ref.node in self.keys:
             return f"{self.keys[ref.node]}.{ref.port}"
         if ref not in self.fingerprints:  # of a large dataset it takes a while
-            self.fingerprints[ref] = self._value(ref).fingerprint()
+            versions = " ".join(sorted(self._versions(ref.node)))
+            self.fingerprints[ref] = f"{self._value(ref).fingerprint()} {versions}".rstrip()
         return self.fingerprints[ref]
+
+    def _made_by(self, node: Node) -> str:
+        """A component with its version and, of a plugin in one file, what that holds."""
+        digest = self.plugins.load(node.uses.partition(".")[0]).digest
+        return f"{node.uses} version {node.component.version}" + (f" of {digest[:16]}" if digest else "")
+
+    def _versions(self, name: str) -> set[str]:
+        """What made a dataset, as far as its fingerprint may not tell: later versions, and plugins in one file."""
+        node = self.recipe.nodes[name]
+        before = {ref.node for refs in node.inputs.values() for ref in refs}
+        found = set[str]().union(*(self._versions(other) for other in before if other not in self.keys))
+        made_by = self._made_by(node)
+        return found if made_by.endswith(" version 1") else found | {made_by}
 
     def _forced(self) -> set[str]:
         """Stages that run because they were forced to, or follow from such."""
@@ -507,6 +524,8 @@ def _params(params: Params, folder: Path, rebound: Collection[str] = (), node: s
             found[name] = _each(value, lambda item: weights.find(item, folder).sha256)
         elif name in paths and (not paths[name] or str(value).endswith(paths[name])):
             found[name] = _each(value, lambda item: _content(Path(item)))
+        elif name in paths and (own := plate_format.of_the_user(str(value))) is not None:
+            found[name] = f"{value} {_content(own)}"
         else:
             found[name] = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return found

@@ -32,6 +32,7 @@ from lprf.data import (
     Reading,
     Readings,
     Source,
+    amiss,
     begin_copy,
     readings_by_frame,
     split_by_frame,
@@ -612,6 +613,8 @@ def _call_node(node: Node, implementation: Any, values: Mapping[Ref, Any]) -> di
                 f"{node.name} ({node.uses}) should give {declaration.type} at '{port}', "
                 f"gave {type(given.get(port)).__name__}"
             )
+        if wrong := amiss(given.get(port)):
+            raise PluginError(f"{node.name} ({node.uses}) gave {declaration.type} at '{port}' with {wrong}")
     return {Ref(node.name, port): value for port, value in given.items()}
 
 

@@ -274,8 +274,9 @@ class Dataset:
             raise InputFailure(name, "is no picture")
         return image
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(repr(self.rows).encode()).hexdigest()
+    def fingerprint(self) -> str:  # of names, sizes and labels
+        sizes = [(self.folder / row["file"]).stat().st_size for row in self.rows]
+        return hashlib.sha256(repr((self.rows, sizes)).encode()).hexdigest()
 ''',
         recipe=_TRAINS + "  data: {uses: NAME.dataset, with: {path: pictures}}\n"
         "  evaluate: {uses: core.evaluate, inputs: {dataset: data.dataset}, with: {recipe: read-plates}}\n",

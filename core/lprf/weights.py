@@ -365,16 +365,21 @@ def publish(
 
     source: a name or path, as `find` takes it. target: the path to write, NAME.safetensors.
     reports: what `core.evaluate` reported with these weights, by a name for the data.
-    Raises WeightsError.
+    Raises WeightsError, where a report is of others too.
     """
     weights = find_and_load(source)
     metadata = dict(weights.info.metadata)
     metadata["scores"] = []
     for name, report in reports.items():
         try:
-            metadata["scores"] += _scores(name, report)
+            measured = {used["name"]: used["sha256"] for used in report["provenance"]["weights"].values()}
+            scores = _scores(name, report)
         except (AttributeError, KeyError, TypeError):
             raise WeightsError(f"{name}: not a report of core.evaluate") from None
+        if weights.info.sha256 not in measured.values():
+            others = ", ".join(map(str, measured)) or "none"
+            raise WeightsError(f"{name}: a report of other weights ({others}), not of {weights.info.path}")
+        metadata["scores"] += scores
     if summary:
         metadata["summary"] = summary
     if listed := list(weaknesses):
@@ -411,7 +416,7 @@ def _scores(name: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append({"on": name, "metric": f"{what}, by province", "value": ", ".join(counts)})
     if "expected_calibration_error" in (confidence := report.get("confidence") or {}):
         error = round(confidence["expected_calibration_error"], 4)
-        rows.append({"on": name, "metric": "expected calibration error", "value": error, "of": report.get("plates")})
+        rows.append({"on": name, "metric": "expected calibration error", "value": error, "of": confidence["plates"]})
     return rows
 
 

@@ -201,7 +201,7 @@ class SynthPlates:
 
     def __init__(self, params: PlatesParams, context: Context | None = None):
         self.params = params
-        self.seed = params.seed if params.seed is not None or context is None else context.seed
+        self.seed = params.seed if params.seed is not None or context is None else context.own_seed
         self.difficulty = params.difficulty
         known = kinds(params.country)
         shares = params.kinds or {name: kind.weight for name, kind in known.items()}

@@ -24,7 +24,9 @@ class PlatesParams(Params):
     provinces: dict[str, float] = pydantic.Field(
         default_factory=dict, description="shares of provinces by their character; 1 where not named"
     )
-    seed: int | None = pydantic.Field(None, ge=0, lt=2**63, description="the run's by default")
+    seed: int | None = pydantic.Field(
+        None, ge=0, lt=2**63, description="by default from the run's seed and the node's name"
+    )
 
     @pydantic.field_validator("size")
     @classmethod
@@ -60,7 +62,9 @@ class ScenesParams(Params):
     )
     rendered_ground: float = pydantic.Field(0.1, ge=0, le=1, description="share of scenes on no photo")
     difficulty: float = pydantic.Field(0.8, ge=0, le=1, description="0: clean and upright; 1: tilted, blurred, dark")
-    seed: int | None = pydantic.Field(None, ge=0, lt=2**63, description="the run's by default")
+    seed: int | None = pydantic.Field(
+        None, ge=0, lt=2**63, description="by default from the run's seed and the node's name"
+    )
 
     @pydantic.field_validator("size", "widths")
     @classmethod

@@ -85,7 +85,7 @@ class Scenes:
 
     def __init__(self, params: ScenesParams, context: Context | None = None):
         self.params = params
-        self.seed = (params.seed if params.seed is not None or context is None else context.seed) or 0
+        self.seed = (params.seed if params.seed is not None or context is None else context.own_seed) or 0
         self.problems: list[str] = []
         self.backgrounds: list[Dataset] = []
         self.kinds: list[Kind] = []

@@ -340,9 +340,11 @@ def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
         "reading": {"end_to_end": {"plates": rate, "without_first": rate}, "given_found": {"plates": None}},
         "plates": 4,
         "provinces": {name: {"reading": {"end_to_end": {"plates": rate}}} for name in "粤皖"},
-        "confidence": {"expected_calibration_error": 0.01234567},
+        "confidence": {"expected_calibration_error": 0.01234567, "plates": 3},
     }
-    crops = {"detection": None, "reading": {"given_found": {"plates": rate}}}
+    used = {"read.weights": {"name": "trained", "sha256": weights.read_info(trained).sha256}}
+    report |= {"provenance": {"weights": used}}
+    crops = {"detection": None, "reading": {"given_found": {"plates": rate}}, "provenance": {"weights": used}}
     info = weights.publish(
         *(str(trained), tmp_path / "mine.safetensors", {"street": report, "crops": crops}, "A reader."), ["dark ones"]
     )
@@ -350,11 +352,15 @@ def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:
     assert weights.verify(info, ["lprnet"]) == []
     assert "| street | found at IoU 0.5 | 75.0 % | 3 / 4 | 30.0 to 95.0 % |" in card
     assert "| street | found and read, by province | 粤 3/4, 皖 3/4 |" in card
-    assert "| street | expected calibration error | 0.0123 | 4 |" in card
+    assert "| street | expected calibration error | 0.0123 | 3 |" in card
     assert "| street | false boxes | 2 | 7 |" in card and "| crops | read | 75.0 % |" in card
     assert "A reader." in card and "- dark ones" in card and info.metadata["licence"] == "MIT"
     assert torch.equal(weights.load(info).tensors["a"], tensors["a"])
     for wrong in ({"detection": [1]}, {"detection": {"0.5": {}}}, {"reading": 5}):
         with pytest.raises(WeightsError, match="street: not a report"):
-            weights.publish(str(trained), tmp_path / "other.safetensors", {"street": wrong})
+            report = {**wrong, "provenance": {"weights": used}}
+            weights.publish(str(trained), tmp_path / "other.safetensors", {"street": report})
+    others = {"provenance": {"weights": {"read.weights": {"name": "cn-lprnet", "sha256": "0" * 64}}}}
+    with pytest.raises(WeightsError, match=r"street: a report of other weights \(cn-lprnet\), not of .*trained"):
+        weights.publish(str(trained), tmp_path / "other.safetensors", {"street": crops | others})
     assert not (tmp_path / "other.safetensors").exists()

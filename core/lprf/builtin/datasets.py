@@ -131,7 +131,7 @@ def labelled_crops(params: CropsDatasetParams, context: Context) -> Pictures:
         except InputFailure as failure:
             found.problems.append(f"{name}: {failure.reason}")
             continue
-        plate = Truth((0.0, 0.0, float(width), float(height)), None, text, {"province": text[0]})
+        plate = Truth((0.0, 0.0, float(width), float(height)), None, text, _province(text))
         pictures.append(Picture(name, folder / name, (plate,), params.group))
     return _whole(found, pictures, params.path)
 
@@ -227,10 +227,12 @@ class _Row:
         # a plate is cut as large as its corners say
         if corners is not None and (x1 < -width or y1 < -height or x2 > 2 * width or y2 > 2 * height):
             raise ValueError(f"a corner lies far outside the photo of {width} × {height}")
-        attributes = dict(self.attributes)
-        if self.text and "province" not in attributes and not self.text[0].isascii():
-            attributes["province"] = self.text[0]
-        return Truth(inside, corners, self.text, attributes)
+        return Truth(inside, corners, self.text, {**_province(self.text), **self.attributes})
+
+
+def _province(text: str | None) -> dict[str, str]:
+    """The attribute, where a text begins with a province's character, as Chinese ones do."""
+    return {"province": text[0]} if text and not text[0].isascii() else {}
 
 
 def _fixed(shape: Box | np.ndarray, size: tuple[int, int]) -> Box | np.ndarray:
@@ -333,6 +335,7 @@ def _yolo_rows(
     """A text file a picture, beside it or in `labels/` for `images/`: class, then centre and size or four corners."""
     if not folder.is_dir():
         raise LprfError(f"{folder} is not a folder: YOLO's labels are a text file a picture")
+    seen: set[str] = set()
     for name in pictures_in(base):
         labels = _yolo_labels(folder, base, name)
         if labels is None:
@@ -349,12 +352,14 @@ def _yolo_rows(
             except ValueError:
                 problems.append(f"{name}: {place}: not numbers")
                 continue
+            seen.add(str(kind))
             if params.classes is not None and str(kind) not in map(str, params.classes):
                 continue
             if len(numbers) not in (4, 8):
                 problems.append(f"{name}: {place}: {len(numbers)} numbers after the class, expected 4 or 8")
                 continue
             yield name, _Row(place, partial(_yolo_shape, numbers), None, {})
+    _check_classes(params, seen, str(folder))
 
 
 def _yolo_labels(folder: Path, base: Path, name: str) -> Path | None:
@@ -387,6 +392,7 @@ def _coco_rows(
         raise LprfError(f"{table} is not COCO's JSON: {type(error).__name__}: {error}") from None
     for name in names.values():
         yield name, None
+    seen = set(categories.values())
     for number, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
             problems.append(f"{table.name}: annotation {number}: not an object")
@@ -400,6 +406,7 @@ def _coco_rows(
         except TypeError as error:
             problems.append(f"{table.name}: {place}: image_id, category_id or attributes: {error}")
             continue
+        seen.add(kind)
         if params.classes is not None and kind not in map(str, params.classes):
             continue
         if annotation.get("iscrowd"):
@@ -421,6 +428,15 @@ def _coco_rows(
             continue
         shape = (x, y, x + width, y + height)
         yield name, _Row(place, partial(_fixed, shape), str(text) if text else None, attributes)
+    _check_classes(params, seen, str(table))
+
+
+def _check_classes(params: TableDatasetParams, seen: set[str], where: str) -> None:
+    """Raises LprfError where no class is one that is asked for: every picture would count as one without plates."""
+    wanted = list(map(str, params.classes or ()))
+    if wanted and seen and not seen.intersection(wanted):
+        there = ", ".join(images.show(kind) for kind in sorted(seen)[:20])
+        raise LprfError(f"{where}: nothing is of the classes {', '.join(wanted)}; there are {there}")
 
 
 def _read_text(path: Path) -> str:

@@ -63,11 +63,12 @@ class Plate:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A detection. hits: whether it matched a labelled plate, by overlap."""
+    """A detection. hits: whether it matched a labelled plate, by overlap; None where it matched one that nobody asked
+    for, and counts neither way."""
 
     group: str
     score: float
-    hits: tuple[bool, ...]
+    hits: tuple[bool | None, ...]
 
 
 class Worst:
@@ -247,7 +248,9 @@ class Evaluate:
         for row, reading in enumerate(readings if not self.given else []):
             if main[row] >= 0 and not asked[main[row]]:
                 continue
-            seen.boxes.append(Box(example.group, scores[row], tuple(bool(owner[row] >= 0) for owner in by_iou)))
+            owned = (owner[row] for owner in by_iou)
+            hits = tuple(None if own >= 0 and not asked[own] else bool(own >= 0) for own in owned)
+            seen.boxes.append(Box(example.group, scores[row], hits))
             if main[row] < 0:
                 text = reading.text if self.reads else None
                 failure = {"source": show(example.source), "group": example.group, "truth": None, "text": text}
@@ -305,7 +308,7 @@ class Evaluate:
             },
         }
         if not self.given:
-            scores, hits = [b.score for b in seen.boxes], [b.hits[self.main] for b in seen.boxes]
+            scores, hits = [b.score for b in seen.boxes], [bool(b.hits[self.main]) for b in seen.boxes]
             recall, precision, threshold = metrics.precision_recall(scores, hits, len(seen.plates))
             measured["precision_recall"] = _curve(recall=recall, precision=precision, threshold=threshold)
         if read:
@@ -392,9 +395,11 @@ def _detection(plates: list[Plate], boxes: list[Box] | None, pictures: int | Non
     recall = Rate(sum(p.found[i] for p in plates), len(plates))
     if boxes is None or pictures is None:
         return {"recall": recall.as_json()}
-    precision = Rate(sum(b.hits[i] for b in boxes), len(boxes))
+    counted = [(box.score, bool(box.hits[i])) for box in boxes if box.hits[i] is not None]
+    scores, hits = [score for score, _ in counted], [hit for _, hit in counted]
+    precision = Rate(sum(hits), len(hits))
     false = precision.total - precision.hits
-    average = metrics.average_precision([b.score for b in boxes], [b.hits[i] for b in boxes], len(plates))
+    average = metrics.average_precision(scores, hits, len(plates))
     return {
         "recall": recall.as_json(),
         "precision": precision.as_json(),
@@ -444,6 +449,7 @@ def _confidence(plates: Sequence[Plate]) -> dict[str, Any]:
     error, bins = metrics.calibration(confidences, right)
     coverage, risk, area = metrics.risk_coverage(confidences, right)
     return {
+        "plates": len(plates),
         "expected_calibration_error": _number(error),
         "bins": [[round(value, 6) for value in (b.low, b.high, b.count, b.confidence, b.accuracy)] for b in bins],
         "area_under_risk_coverage": _number(area),

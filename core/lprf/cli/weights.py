@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lprf.component import Component
 from lprf.errors import LprfError, WeightsError, printable
+from lprf.files import shipped
 from lprf.plugins import installed
 from lprf.text import columns
+
+if TYPE_CHECKING:
+    from lprf.weights import WeightsInfo
 
 EXAMPLES = """\
 Examples:
@@ -113,6 +119,7 @@ def _import(args: argparse.Namespace) -> int:
             continue
         filed.add(info.name)
         print(f"{info.name}: {file} ({info.architecture}), filed in {info.path}", flush=True)
+        _tell_of_shadow(info)
     if not filed:
         raise LprfError("nothing was imported")
     return 1 if failed else 0
@@ -135,7 +142,18 @@ def _publish(args: argparse.Namespace) -> int:
     target = (args.to or weights.home() / "weights") / f"{args.name}{weights.SUFFIX}"
     info = weights.publish(args.source, target, reports, args.summary, args.weakness)
     print(f"{info.name}: {info.path}, its card beside it; sha256 {info.sha256}")
+    _tell_of_shadow(info)
     return 0
+
+
+def _tell_of_shadow(info: WeightsInfo) -> None:
+    """Tell of weights that come before shipped ones of the same name."""
+    from lprf import weights
+
+    own = shipped("weights") / info.path.name
+    if own.is_file() and weights.find(info.name).path == info.path != own:
+        told = f"{info.name} is now {info.path}, in every recipe that names it, not the one that LPRF ships"
+        print(f"note: {told}; another name (--as) leaves that alone", file=sys.stderr)
 
 
 def _checkpoints(paths: list[Path]) -> Iterator[Path]:

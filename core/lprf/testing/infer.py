@@ -129,8 +129,10 @@ class DetectorSuite(ComponentSuite):
     @pytest.mark.parametrize("device", DEVICES)
     def test_rows_shapes_types_and_device(self, device: str) -> None:
         given = frames(3, self.size, device)
+        before = given.images.clone()
         found = self.detect(self.build(device), given)
         assert found.frames is given, "detections hold the batch they were found in"
+        assert torch.equal(given.images, before), "frames belong to everyone: draw on a copy"
         check_detections(found)
         assert found.boxes.device.type == device
 
@@ -180,8 +182,11 @@ class RectifierSuite(ComponentSuite):
     @pytest.mark.parametrize("device", DEVICES)
     def test_rows_shapes_types_and_device(self, device: str) -> None:
         given = detections(frames(device=device))
+        before = given.frames.images.clone()
         cut = self.rectify(self.build(device), given)
         assert cut.detections is given, "plates hold the detections they were cut from"
+        assert torch.equal(given.frames.images, before), "frames belong to everyone: work on a copy"
+        assert len(cut), "not one plate, of boxes with something in them"
         check_plates(cut)
         assert cut.images.device.type == device
 
@@ -192,8 +197,18 @@ class RectifierSuite(ComponentSuite):
         rectifier, given = self.build(), detections(frames())
         together = self.rectify(rectifier, given)
         for row, detection in enumerate(together.detection.tolist()):
-            alone = self.rectify(rectifier, given.rows(torch.tensor([detection])))
+            own = given.frames.row(int(given.frame[detection]))
+            one = given.rows(torch.tensor([detection]), own, torch.zeros(1, dtype=torch.int64))
+            alone = self.rectify(rectifier, one)
             assert torch.allclose(alone.images[0], together.images[row], atol=0.1), "a plate depends on its batch"
+
+    def test_upright(self) -> None:
+        of = detections(frames(1), (1,))
+        of.frames.images[0, :44] = 250  # above the middle of the plate
+        of.frames.images[0, 44:] = 10
+        cut = self.rectify(self.build(), of)
+        middle = cut.images.shape[2] // 2
+        assert cut.images[0, :, :middle].mean() > cut.images[0, :, middle:].mean(), "the plate stands on its head"
 
     def test_the_same_twice(self) -> None:
         given = detections(frames())
@@ -362,7 +377,11 @@ def check_readings(readings: Readings) -> None:
     assert readings.fits is None or len(readings.fits) == n
     assert readings.confidences.shape == (n,)
     assert len(readings.characters) == len(readings.alternatives) == n
-    for text, characters in zip(readings.texts, readings.characters, strict=True):
+    for text, characters, others in zip(readings.texts, readings.characters, readings.alternatives, strict=True):
         assert len(text) == len(characters)
+        assert all(0 <= probability <= 1 + 1e-5 for probability in characters), "characters are given by probability"
+        confidences = [confidence for _, confidence in others]
+        assert confidences == sorted(confidences, reverse=True), "the most probable alternative comes first"
+        assert not others or text in [other for other, _ in others], "a text is among its alternatives"
     found: list[list[Reading]] = readings_by_frame(readings)
     assert all(0 <= reading.confidence <= 1 + 1e-5 for row in found for reading in row)

@@ -311,6 +311,11 @@ def check_dataset(dataset: Dataset, limit: int = 20) -> None:
         assert image.dtype == np.uint8
         assert image.ndim == 3
         assert image.shape[2] == 3
+        height, width = image.shape[:2]
+        for plate in example.plates:
+            x1, y1, x2, y2 = plate.box
+            assert x1 >= -1 and y1 >= -1 and x2 <= width + 1 and y2 <= height + 1, "boxes are in pixels of the picture"
+            assert x2 - x1 >= 1 and y2 - y1 >= 1, "boxes are in pixels, not in parts of the picture"
     assert read, "not one of its pictures can be read"
     sources = [dataset[index].source for index in range(min(len(dataset), 1000))]
     assert len(set(sources)) == len(sources), "two examples have the same name"
