@@ -614,7 +614,7 @@ def _call_node(node: Node, implementation: Any, values: Mapping[Ref, Any]) -> di
                 f"gave {type(given.get(port)).__name__}"
             )
         if wrong := amiss(given.get(port)):
-            raise PluginError(f"{node.name} ({node.uses}) gave {declaration.type} at '{port}' with {wrong}")
+            raise ValueError(f"gave {declaration.type} at '{port}' with {wrong}")  # it may be of this frame alone
     return {Ref(node.name, port): value for port, value in given.items()}
 
 

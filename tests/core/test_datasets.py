@@ -249,6 +249,21 @@ def test_yolo(tmp_path: Path) -> None:
     ]
 
 
+def test_classes_that_match_nothing_are_no_negatives(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("3 0.25 0.4 0.3 0.2\n5 0.5 0.5 1 1\n", encoding="utf-8")
+    with pytest.raises(LprfError, match=r"nothing is of the classes 0, 1; there are 3, 5"):
+        table(tmp_path, classes=[0, 1])
+    assert len(table(tmp_path, classes=[0, 3])[0].plates) == 1
+    data: dict[str, Any] = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 7, "name": "plate"}]}
+    data["annotations"] = [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [20, 30, 60, 20]}]
+    (tmp_path / "coco.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(LprfError, match=r"nothing is of the classes licence_plate; there are plate"):
+        table(tmp_path / "coco.json", classes=["licence_plate"])
+    (tmp_path / "coco.json").write_text(json.dumps({**data, "annotations": []}), encoding="utf-8")
+    assert table(tmp_path / "coco.json", classes=["plate"])[0].plates == ()
+
+
 def test_coco(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg")
     save(tmp_path / "b.jpg")

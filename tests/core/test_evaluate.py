@@ -318,6 +318,18 @@ def test_plates_smaller_than_asked_for_count_neither_way(run: Callable[..., dict
     assert ratio(report["reading"]["end_to_end"]["plates"]) == (0, 2)
 
 
+def test_what_finds_a_smaller_plate_counts_neither_way_at_any_overlap(
+    run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, beside = (20, 20, 60, 30), (24, 20, 64, 30)  # an IoU of 0.82
+    monkeypatch.setitem(SCRIPT, "b.jpg", ("two", [(small, "浙C55555", "浙")], [(beside, 0.8, "浙C55555", 0.9)]))
+    report = run(smallest=[45, 20], iou=0.9, ious=[0.5])
+    half, main = report["detection"]["0.5"], report["detection"]["0.9"]
+    assert ratio(half["recall"]) == (2, 4) and ratio(half["precision"]) == (2, 3)
+    assert ratio(main["recall"]) == (1, 4) and ratio(main["precision"]) == (1, 4)
+    assert half["average_precision"] == 0.5 and main["average_precision"] == 0.25
+
+
 def test_a_graph_that_only_detects(run: Callable[..., dict[str, Any]]) -> None:
     report = run(DETECT)
     assert ratio(report["detection"]["0.5"]["recall"]) == (3, 5)

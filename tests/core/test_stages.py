@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ import torch
 
 from lprf import lock, stages
 from lprf.cli import main
+from lprf.decoding_params import DecodingParams
 from lprf.errors import LprfError
 from lprf.plugins import Plugins
 from lprf.recipe import load_recipe
@@ -83,6 +85,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "inner.yaml").write_text(INNER)
     (tmp_path / "one.yaml").write_text(ONE)
     return tmp_path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LPRF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def run(plugins: Plugins, overrides=(), recipe="recipe.yaml", **options) -> stages.RunResult:
@@ -181,6 +189,35 @@ def test_what_a_change_runs_again(plugins: Plugins, folder: Path, override: str,
     assert torch.get_num_threads() == threads
     assert ran(run(plugins, [override])) == []
     assert ran(run(plugins)) == [], "what was done before is kept"
+
+
+def test_a_later_version_and_another_plugin_file_run_again(plugins: Plugins, folder: Path) -> None:
+    run(plugins)
+    tiny = plugins.load("tiny")
+    tiny.components["numbers"] = dataclasses.replace(tiny.components["numbers"], version=2)
+    assert ran(run(plugins)) == ALL, "the version of a dataset counts"
+    assert ran(run(plugins)) == []
+    own = folder / "own.py"
+    own.write_text(f"import tiny\nfrom tiny import lprf_components\n# {PLUGIN}\n")
+    (folder / "recipe.yaml").write_text(RECIPE.replace("tiny.trainer", "own.trainer"))
+    for text in ("# one\n", "# two\n"):
+        own.write_text(own.read_text() + text)
+        found = Plugins()
+        found.load_file(PLUGIN)
+        found.load_file(own)
+        assert ran(run(found)) == ["first", "mined", "second", "measure"], "and so does what a file of a plugin holds"
+        assert ran(run(found)) == []
+
+
+def test_a_format_of_ones_own_counts_by_content(home: Path, folder: Path) -> None:
+    (home / "formats").mkdir(parents=True)
+    text = "name: mine\nalphabet: ABC\npatterns: [{name: one, slots: [ABC, ABC]}]\n"
+    keys = []
+    for content in (text, text.replace("[ABC, ABC]", "[ABC, AB]"), text):
+        (home / "formats" / "mine.yaml").write_text(content)
+        keys.append(stages._params(DecodingParams(format="mine"), folder)["format"])
+    assert keys[0] == keys[2] != keys[1]
+    assert stages._params(DecodingParams(format="cn"), folder)["format"] == '"cn"'
 
 
 def test_the_content_of_files_counts_and_not_their_names(plugins: Plugins, folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +295,44 @@ def test_what_a_failed_batch_held_is_let_go_before_its_frames_are_tried(
     seen.items = lambda: (item(i) for i in range(4))
     assert graph(tmp_path, runtime__batch=4).run().failed == 0
     assert alive == [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"boxes": torch.zeros(1, 5)}, r"boxes of float32 \[1, 5\] for float32 \[1, 4\]"),
+        ({"boxes": torch.tensor([[0, 0, float("nan"), 1]])}, "a box that is not finite"),
+        ({"boxes": torch.tensor([[5.0, 5, 2, 9]])}, "a box whose x2 or y2 comes before x1 or y1"),
+        ({"scores": torch.zeros(2)}, r"scores of float32 \[2\] for float32 \[1\]"),
+        ({"extra": {"colour": torch.zeros(3)}}, "3 colour for 1"),
+    ],
+)
+def test_what_a_detector_gives_is_looked_at(
+    seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
+) -> None:
+    detect = echo.Everything.__call__
+    monkeypatch.setattr(echo.Everything, "__call__", lambda self, frames: replace(detect(self, frames), **changed))
+    seen.items = lambda: (item(i) for i in range(1, 2))
+    graph(tmp_path).run()
+    ((_, reason),) = seen.failed
+    assert re.search(rf"detect \(echo\.detector\): ValueError: gave Detections at 'detections' with {message}", reason)
+
+
+def test_what_a_recognizer_gives_is_looked_at(seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = echo.Reader.__call__
+    for changed, message in (
+        ({"texts": [b"1"]}, "texts that are bytes"),
+        ({"characters": []}, "0 characters for 1"),
+        ({"texts": []}, r"plate of int64 \[1\] for int64 \[0\]"),
+    ):
+        monkeypatch.setattr(
+            echo.Reader, "__call__", lambda self, plates, changed=changed: replace(read(self, plates), **changed)
+        )
+        echo.reset()
+        seen.items = lambda: (item(i) for i in range(1, 2))
+        graph(tmp_path).run()
+        ((_, reason),) = seen.failed
+        assert re.search(rf"read \(echo\.recognizer\): ValueError: gave Readings at 'readings' with {message}", reason)
 
 
 def test_a_graph_runs_once(seen: Any, tmp_path: Path) -> None:
