@@ -372,21 +372,26 @@ class _Checker:
             self.wrong(("graph",), "there is no source: a graph needs one, such as core.images", at_key=True)
 
     def one_writer(self) -> None:
-        """Every output has a path of its own; devices and standard output take what several write."""
+        """Every output has a path of its own, and none that is read; devices and standard output take what several
+        write."""
+        read = {os.path.realpath(self.tree.place.file): "the recipe itself"}
+        for name, params in self.params.items():
+            for param, marker in marked(type(params), PathParam).items():
+                value = getattr(params, param)
+                if not marker.output and isinstance(value, str) and os.path.isfile(value):  # noqa: PTH113
+                    read[os.path.realpath(value)] = f"what '{name}' reads"
         writers: dict[str, str] = {}
         for name, params in self.params.items():
             for param, marker in marked(type(params), PathParam).items():
                 value = getattr(params, param)
                 if not marker.output or not isinstance(value, str) or value == "-":
                     continue
-                path = Path(os.path.realpath(value))
-                device = path.exists() and not path.is_file() and not path.is_dir()
-                writer = writers.setdefault(str(path), name)
-                if writer != name and not device:
-                    self.wrong(
-                        ("graph", name, "with", param),
-                        f"'{writer}' writes {value} already; give one of them another path",
-                    )
+                path, at = os.path.realpath(value), ("graph", name, "with", param)
+                if path in read:
+                    self.wrong(at, f"{value} is {read[path]}, and would be replaced")
+                device = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+                if (writer := writers.setdefault(path, name)) != name and not device:
+                    self.wrong(at, f"'{writer}' writes {value} already; give one of them another path")
 
     def ordered(self, names: list[str], links: Mapping[str, tuple[Any, Any]]) -> list[str]:
         """The nodes, each after those it needs, otherwise as written. A circle is a mistake."""

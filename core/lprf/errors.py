@@ -29,6 +29,10 @@ class InputFailure(LprfError):
         self.reason = reason
 
 
+class Terminated(KeyboardInterrupt):
+    """A run was told to end by another signal than that of Ctrl-C: its number is the argument."""
+
+
 def printable(text: str) -> str:
     """A stranger's text as one line that cannot steer the terminal: what is not printable is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

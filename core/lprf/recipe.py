@@ -192,11 +192,11 @@ def find_recipe(name: str | Path, plugins: Plugins) -> Path:
         is_file = is_folder = False
     if path.suffix in (".yaml", ".yml") or is_file:
         return path
-    if is_folder:
-        raise RecipeError([Problem(text, 0, 0, "", "is a folder, not a recipe")])
     known = shipped_recipes()
     if text in known:
         return known[text]
+    if is_folder:
+        raise RecipeError([Problem(text, 0, 0, "", "is a folder, not a recipe")])
     plugin_name, separator, recipe_name = text.partition("/")
     if separator and plugin_name in plugins.names():
         try:

@@ -38,7 +38,7 @@ from lprf.data import (
     split_by_frame,
     to_host,
 )
-from lprf.errors import InputFailure, LprfError, PluginError
+from lprf.errors import InputFailure, LprfError, PluginError, Terminated
 from lprf.feed import KEPT_FAILURES, Decoded, Decoder, Feed, Newest, batches
 from lprf.plugins import Plugins
 from lprf.recipe import Node, Recipe, Ref
@@ -235,6 +235,7 @@ class Graph:
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.summary = Summary()
         self.ended = False
+        self.process = os.getpid()
         self.turn = threading.Lock()
 
     def context(self, node: Node) -> Context:
@@ -328,6 +329,8 @@ class Graph:
         workers: int | None = None,
     ) -> Generator[list[Result], None, None]:
         """Results in order, as many at a time as have become ready."""
+        if os.getpid() != self.process and self.backend.startswith("openvino"):  # whose threads stayed behind
+            raise LprfError("loaded before the process forked, and OpenVINO cannot go on in a child: load it there")
         runtime = self.recipe.runtime
         began = time.perf_counter()
         size = 1 if source.live else runtime.batch
@@ -638,32 +641,39 @@ class _Order:
 
 
 class _Shield:
-    """Holds Ctrl-C back while a sink writes, so that no line is cut; a second one comes through at once."""
+    """Holds Ctrl-C, and the signals by which a system ends a program, back while a sink writes, so that no line is cut;
+    a second one comes through at once. Each ends the run as Ctrl-C does."""
+
+    HANDLED = {signal.SIGINT: signal.default_int_handler} | {
+        getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+    }
 
     def __init__(self) -> None:
         self.holding = False
-        self.pending = False
-        self.previous: Any = None
+        self.pending: KeyboardInterrupt | None = None
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self.previous = signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number, default in self.HANDLED.items():
+                if signal.getsignal(number) is default:  # a program that handles them itself goes on to do so
+                    self.previous[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-        if self.pending:
-            self.pending = False
-            raise KeyboardInterrupt
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self._release()
 
-    def _handle(self, *_: object) -> None:
-        if self.holding and not self.pending:
-            self.pending = True
-        else:
-            raise KeyboardInterrupt
+    def _handle(self, number: int, _: object) -> None:
+        error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+        if not self.holding or self.pending:
+            raise error
+        self.pending = error
+
+    def _release(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            raise pending
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -672,9 +682,7 @@ class _Shield:
             yield
         finally:
             self.holding = False
-        if self.pending:
-            self.pending = False
-            raise KeyboardInterrupt
+        self._release()
 
 
 # ------------------------------------------------------------------------------------------------------- building

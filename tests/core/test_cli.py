@@ -285,7 +285,10 @@ def test_run_names_what_it_could_not_read_and_exits_with_1(tmp_path: Path, shipp
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_whole_outputs(tmp_path: Path, shipped_weights: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_end_leaves_whole_outputs(
+    number: signal.Signals, code: int, tmp_path: Path, shipped_weights: Path
+) -> None:
     samples = sorted(path for path in (ROOT / "recipes/samples/photos").iterdir() if path.suffix in (".jpg", ".png"))
     (tmp_path / "photos").mkdir()
     for index in range(2000):
@@ -301,10 +304,32 @@ def test_ctrl_c_leaves_whole_outputs(tmp_path: Path, shipped_weights: Path) -> N
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list((tmp_path / "runs").rglob("*.jpg")):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     assert "Traceback" not in output
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert lines
     assert all(json.loads(line) for line in lines)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_end_nothing(closed: str, tmp_path: Path, shipped_weights: Path) -> None:
+    photo = ROOT / "recipes/samples/photos/scene-3.jpg"
+    command = f"{sys.executable} -m lprf run read-plates -s images.path={photo} -s jsonl.path=out.jsonl"
+    text = f"{command} {closed}"
+    assert subprocess.run(["sh", "-c", text], cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "out.jsonl").read_text()
+
+
+def test_what_the_system_refuses_is_told_in_words(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m lprf recipes > /dev/full"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "lprf: standard output: No space left on device\n"
+
+
+def test_a_folder_of_a_recipes_name_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "read-plates").mkdir()
+    done = lprf("validate", "read-plates", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import lprf
+from lprf import backend
 from lprf.errors import LprfError, RecipeError
 from lprf.plugins import Plugins
 from lprf.reader import Reader
@@ -162,6 +164,28 @@ def test_threads_share_a_reader(reader: Reader) -> None:
     assert [a.text for pair in zip(reader.run(), reader.run(), strict=True) for a in pair] == [
         text for text in EXPECTED for _ in range(2)
     ]
+
+
+@pytest.mark.skipif(not backend.installed("openvino"), reason="no openvino")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_that_was_forked_later_is_told() -> None:
+    code = """
+import os, sys
+import numpy as np
+import lprf
+from lprf.errors import LprfError
+reader = lprf.load("detect-plates", overrides={"runtime.backend": "openvino"})
+child = os.fork()
+if child == 0:
+    try:
+        list(reader.run([np.zeros((60, 80, 3), np.uint8)]))
+    except LprfError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert "loaded before the process forked" in done.stdout, done.stderr
 
 
 def test_wrong_overrides_are_named_like_mistakes_in_a_recipe() -> None:

@@ -184,6 +184,11 @@ def test_two_outputs_need_two_files(load: Callable[..., Recipe], tmp_path: Path)
     assert found == [
         "my.yaml:15:75: graph.more.with.path: 'lines' writes ./out.jsonl already; give one of them another path"
     ]
+    for there, what in (("my.yaml", "the recipe itself"), ("in.jpg", "what 'images' reads")):
+        (tmp_path / "in.jpg").touch()
+        changes = {"images.path": str(tmp_path / "in.jpg"), "lines.path": str(tmp_path / there)}
+        (found,) = complaints(lambda changes=changes: load(GOOD, changes), tmp_path)  # type: ignore[misc]
+        assert f"{there} is {what}, and would be replaced" in found
     for several in ("-", "/dev/null"):
         load(more, {"lines.path": several, "more.path": several})
 

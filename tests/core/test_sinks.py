@@ -139,8 +139,45 @@ def test_an_old_file_stays_until_the_new_one_is_whole_and_follow_writes_at_once(
     assert json.loads(path.read_text())["source"] == "a.jpg"
     follow = jsonl(path, follow=True)
     follow.write(readings(Origin("b.jpg")))
-    assert json.loads(path.read_text())["source"] == "b.jpg"
+    assert [json.loads(line)["source"] for line in path.read_text().splitlines()] == ["a.jpg", "b.jpg"]
     follow.close()
+
+
+def test_what_a_killed_run_had_is_kept_once_more(tmp_path: Path) -> None:
+    path, before = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part.before"
+    path.with_name("out.jsonl.part").write_text("saved\n")
+    sink = jsonl(path)
+    sink.write(readings(Origin("a.jpg")))
+    assert before.read_text() == "saved\n"
+    sink.close()
+    assert json.loads(path.read_text())["source"] == "a.jpg"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.jsonl", before.name]
+
+
+def test_a_table_that_is_followed_has_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    for name in ("a.jpg", "b.jpg"):
+        sink = Csv(io_params.CsvParams(path=str(path), follow=True), None)  # type: ignore[arg-type]
+        sink.write(readings(Origin(name)))
+        sink.close()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["source", "a.jpg", "b.jpg"]
+
+
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = Table(io_params.TableParams(), None)  # type: ignore[arg-type]
+    sink.write(readings(Origin("\x1b[31m\nb.jpg")))
+    out = capsys.readouterr().out
+    assert "\\x1b[31m\\nb.jpg" in out and "\x1b[31m" not in out and len(out.splitlines()) == 2
+
+
+def test_of_a_full_disk_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = jsonl(tmp_path / "out.jsonl")
+    sink.write(readings(Origin("a.jpg")))
+    assert sink.file.file is not None
+    monkeypatch.setattr(sink.file.file, "close", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    sink.abandon()
+    assert sink.output == str(tmp_path / "out.jsonl.part")
 
 
 def test_links_stay_links_and_devices_devices(tmp_path: Path) -> None:

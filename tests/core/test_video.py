@@ -210,6 +210,14 @@ def test_a_lost_stream_goes_on_through_a_whole_run(fake: type[Fake], tmp_path: P
     assert not [thread for thread in threading.enumerate() if thread.name == "lprf-live"]
 
 
+def test_what_is_waited_for_is_told(fake: type[Fake], caplog: pytest.LogCaptureFixture) -> None:
+    assert fake.script == []  # it never opens
+    list(source("rtsp://user:secret@camera/1", attempts=2, reconnect=0.01).items())
+    assert "rtsp://camera/1: cannot be opened; trying again in 0.01 s" in caplog.text
+    assert "secret" not in caplog.text
+    assert source("rtsp://user:secret@camera/1").label == "rtsp://camera/1"
+
+
 def test_a_camera_has_no_negative_number() -> None:
     """OpenCV crashes on one."""
     with pytest.raises(ValueError, match="greater than or equal to 0"):

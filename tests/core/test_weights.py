@@ -22,6 +22,7 @@ from lprf.cli import main
 from lprf.component import Component, Params, weights_name
 from lprf.errors import LprfError, WeightsError
 from lprf.weights import Imported
+from running import lprf
 
 
 @pytest.fixture(autouse=True)
@@ -326,6 +327,18 @@ def test_finding_weights_imports_neither_torch_nor_numpy(tmp_path: Path) -> None
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'cv2', 'safetensors')))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_a_name_that_is_taken_is_not_published_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LPRF_HOME", str(tmp_path / "home"))
+    trained = weights.save(tmp_path / "trained.safetensors", {"a": torch.ones(2)}, {"architecture": "lprnet"})
+    publish = ["weights", "publish", str(trained), "--as"]
+    assert lprf(*publish, "mine", LPRF_HOME=str(tmp_path / "home")).returncode == 0
+    again = lprf(*publish, "mine", LPRF_HOME=str(tmp_path / "home"))
+    assert again.returncode == 2 and "is there already; --force replaces it" in again.stderr
+    assert lprf(*publish, "mine", "--force", LPRF_HOME=str(tmp_path / "home")).returncode == 0
+    shadow = lprf(*publish, "cn-lprnet", LPRF_HOME=str(tmp_path / "home"))
+    assert shadow.returncode == 0 and "not the one that LPRF ships" in shadow.stderr
 
 
 def test_published_weights_have_a_card_of_their_scores(tmp_path: Path) -> None:

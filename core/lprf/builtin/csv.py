@@ -22,8 +22,8 @@ class Csv:
     """UTF-8 with a byte-order mark, which spreadsheets need to show Chinese; lines end in CR LF."""
 
     def __init__(self, params: CsvParams, context: Context):
-        self.file = LineFile(params.path, params.follow, newline="\r\n")
-        self.began = False
+        mark = "" if params.path == "-" else "\ufeff"
+        self.file = LineFile(params.path, params.follow, newline="\r\n", header=mark + ",".join(COLUMNS))
 
     @property
     def output(self) -> str | None:
@@ -42,19 +42,12 @@ class Csv:
         self.file.flush()
 
     def close(self) -> None:
-        self._begin()
         self.file.close()
 
     def abandon(self) -> None:
         self.file.abandon()
 
-    def _begin(self) -> None:
-        if not self.began:
-            self.began = True
-            self.file.write(("" if self.file.to_stdout else "\ufeff") + ",".join(COLUMNS))
-
     def _row(self, values: list[Any]) -> None:
-        self._begin()
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow([*values, *[None] * (len(COLUMNS) - len(values))])
         self.file.write(line.getvalue())

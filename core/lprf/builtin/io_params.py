@@ -76,8 +76,8 @@ class JsonlParams(Params):
     path: OutputPath = pydantic.Field(description="the file to write; - is standard output")
     follow: bool = pydantic.Field(
         False,
-        description="write into the file itself from the start, so that it can be followed while the run goes on; "
-        "by default the file is put in place whole, at the end",
+        description="write into the file itself from the start, after what it holds, so that it can be followed while "
+        "the run goes on; by default the file is put in place whole, at the end",
     )
 
 

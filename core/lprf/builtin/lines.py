@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -22,15 +23,16 @@ def of_frame(readings: Readings | None, detections: Detections | None) -> list[R
 class LineFile:
     """Lines are flushed as they come to `PATH.part` beside the file, which takes its place when it is closed.
 
-    So the file itself is never half-written, and what a killed run had done can still be found. `follow` writes
-    into the file itself, and so it is with a pipe or a device; "-" is standard output. The file is opened at the
-    first line, or when it is closed. Raises LprfError where another run has it.
+    So the file itself is never half-written, and what a killed run had done can still be found: in `PATH.part`, and
+    from the next run on in `PATH.part.before`. `follow` writes into the file itself, after what it holds, and so it is
+    with a pipe or a device; "-" is standard output. The file is opened at the first line, or when it is closed, and
+    begins with `header`. Raises LprfError where another run has it.
     """
 
-    def __init__(self, path: str, follow: bool = False, newline: str = "\n"):
+    def __init__(self, path: str, follow: bool = False, newline: str = "\n", header: str = ""):
         self.path = Path(path)
         self.to_stdout = path == "-"
-        self.newline = newline
+        self.newline, self.header = newline, header
         device = self.path.exists() and not self.path.is_file()
         self.target = self.path if device else Path(os.path.realpath(path))  # a link stays a link
         self.part = self.target if device or follow else self.target.with_name(self.target.name + ".part")
@@ -72,8 +74,9 @@ class LineFile:
             return
         self.place = None
         if self.file is not None:
-            self.file.close()
             self.place = self.part
+            with contextlib.suppress(OSError):  # it was told already that the disk is full
+                self.file.close()
 
     def _open(self) -> TextIO:
         if self.file is None:
@@ -83,12 +86,20 @@ class LineFile:
                 self.file = sys.stdout
             else:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
-                file = self.part.open("a", encoding="utf-8", newline="")
-                if self.part.is_file():
-                    if not take(file):
-                        file.close()
-                        self.place = None
-                        raise LprfError(f"{self.path}: another run is writing it; give one of them another file")
-                    file.truncate(0)
-                self.file = file
+                self.file = self._taken()
+                if self.part != self.target and self.file.tell():  # of a run that was killed
+                    self.part.replace(self.part.with_name(self.part.name + ".before"))
+                    self.file.close()
+                    self.file = self._taken()
+            if self.header and (self.to_stdout or not self.file.seekable() or not self.file.tell()):
+                self.file.write(self.header + self.newline)
         return self.file
+
+    def _taken(self) -> TextIO:
+        """The file, open to add to it, and nobody else's; a pipe or a device is everyone's."""
+        file = self.part.open("a", encoding="utf-8", newline="")
+        if self.part.is_file() and not take(file):
+            file.close()
+            self.place = None
+            raise LprfError(f"{self.path}: another run is writing it; give one of them another file")
+        return file

@@ -8,11 +8,11 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from lprf.builtin.images import show
 from lprf.builtin.io_params import TableParams
 from lprf.builtin.lines import of_frame
 from lprf.context import Context
 from lprf.data import Detections, Reading, Readings
+from lprf.errors import printable
 
 TEXT, CONFIDENCE, BOX = 12, 10, 24  # widths of the columns, in cells; the source has the rest
 
@@ -64,7 +64,7 @@ class Table:
         frame = f" #{reading.frame}" if reading.frame else ""
         confidence = "" if score is None else f"{score:.1%}"
         text = (reading.text or "–") + (" ?" if reading.fits is False else "")
-        self._print((text, confidence, box, show(reading.source) + frame))
+        self._print((text, confidence, box, printable(reading.source) + frame))
 
     def _print(self, cells: tuple[str, str, str, str], style: str | None = None) -> None:
         text, confidence, box, source = cells

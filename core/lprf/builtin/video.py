@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,8 @@ from lprf.context import Context
 from lprf.data import Frames, Item, Origin
 from lprf.errors import InputFailure, LprfError
 
+logger = logging.getLogger("lprf.video")
+
 LONGEST_WAIT = 60.0  # seconds between two tries to open a lost stream
 TIMEOUT = 10_000  # milliseconds that opening a stream, or its next frame, may take
 
@@ -34,7 +38,8 @@ class Video:
         self.params = params
         path = params.path
         self.live = isinstance(path, int) or "://" in path
-        self.label = f"camera {path}" if isinstance(path, int) else path
+        # without the user and the password that an address may hold
+        self.label = f"camera {path}" if isinstance(path, int) else re.sub(r"(?<=://)[^/@]*@", "", path)
         self.reconnects = 0
         self.stopped = threading.Event()
 
@@ -113,6 +118,8 @@ class Video:
             if self.params.attempts is not None and failures >= self.params.attempts:
                 yield _failed(Origin(self.label, index), f"could not be opened, {failures} times in a row")
                 return
+            lost = "was lost" if opened else "cannot be opened"
+            logger.warning("%s: %s; trying again in %g s", show(self.label), lost, wait)
             self.stopped.wait(wait)
             wait = min(wait * 2, LONGEST_WAIT)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lprf.errors import LprfError
+from lprf.errors import LprfError, Terminated
 
 # Exit codes, the same for every verb.
 OK, SOME_FAILED, WRONG, UNEXPECTED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     _wait_quietly()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as a daemon's may be
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is not text must not end a run
             stream.reconfigure(errors="backslashreplace")
@@ -76,17 +79,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(_labelled(error), file=sys.stderr)
         return WRONG
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             raise
         print("\ninterrupted; what was written is whole", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + error.args[0] if isinstance(error, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`lprf … | head`); what is left in the buffer must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except SystemExit as error:  # argparse
         return error.code if isinstance(error.code, int) else WRONG
+    except OSError as error:  # a full disk, a name too long, a folder that may not be read
+        if debug:
+            raise
+        print(f"lprf: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        return WRONG
     except Exception as error:
         if debug:
             raise

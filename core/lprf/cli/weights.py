@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     publish.add_argument("source", metavar="WEIGHTS", help="a name or a path")
     publish.add_argument("--as", dest="name", metavar="NAME", required=True, help="what to file them as")
     publish.add_argument("--to", metavar="FOLDER", type=Path, help="where; LPRF's data folder by default")
+    publish.add_argument("--force", action="store_true", help="replace weights that have the name already")
     publish.add_argument("--summary", metavar="TEXT", help="one sentence that says what they are")
     publish.add_argument("--weakness", action="append", default=[], metavar="TEXT", help="a known one; may be repeated")
     publish.add_argument(
@@ -140,6 +141,8 @@ def _publish(args: argparse.Namespace) -> int:
         if not isinstance(reports[name or file], dict):
             raise WeightsError(f"{file}: not a report of core.evaluate")
     target = (args.to or weights.home() / "weights") / f"{args.name}{weights.SUFFIX}"
+    if target.exists() and not args.force:
+        raise WeightsError(f"{target} is there already; --force replaces it")
     info = weights.publish(args.source, target, reports, args.summary, args.weakness)
     print(f"{info.name}: {info.path}, its card beside it; sha256 {info.sha256}")
     _tell_of_shadow(info)
