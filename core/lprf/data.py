@@ -133,6 +133,7 @@ class Readings:
 class Reading:
     """One detection and what was read of it, on the host: what sinks write and `lprf.load(…).run(…)` gives.
 
+    text, confidence: "" and 0 where nothing was read, and in a graph that only detects: there see `detection_score`.
     box: x1 y1 x2 y2, pixels of the frame, half-open. corners: four (x, y), TL TR BR BL, or None.
     detection_score: None where the box was given and not detected.
     fits: whether the text fits the plate format that was asked for; None where none was.
@@ -228,23 +229,25 @@ def readings_by_frame(value: Detections | Readings) -> list[list[Reading]]:
     result: list[list[Reading]] = [[] for _ in detections.frames.sources]
     for row, frame in enumerate(detections.frame.tolist()):
         origin = detections.frames.sources[frame]
-        r = read.get(row)
-        found = readings if r is not None else None
+        points = [] if corners is None else [(x, y) for x, y in corners[row]]
+        found: dict[str, Any] = {"text": "", "confidence": 0.0, "characters": [], "alternatives": []}
+        if readings is not None and (r := read.get(row)) is not None:
+            found = {
+                "text": readings.texts[r],
+                "confidence": confidences[r],
+                "characters": readings.characters[r],
+                "alternatives": readings.alternatives[r],
+                "fits": None if readings.fits is None else readings.fits[r],
+            }
         result[frame].append(
             Reading(
                 source=origin.name,
                 frame=origin.index,
                 time=origin.time,
-                text=found.texts[r] if found is not None and r is not None else "",
-                confidence=confidences[r] if r is not None else 0.0,
-                characters=found.characters[r] if found is not None and r is not None else [],
-                alternatives=found.alternatives[r] if found is not None and r is not None else [],
                 box=tuple(boxes[row]),
                 detection_score=None if given is not None and given[row] else scores[row],
-                corners=None
-                if corners is None or any(math.isnan(x) for point in corners[row] for x in point)
-                else [(x, y) for x, y in corners[row]],
-                fits=found.fits[r] if found is not None and found.fits is not None and r is not None else None,
+                corners=None if not points or any(math.isnan(x) for point in points for x in point) else points,
+                **found,
             )
         )
     return result

@@ -241,17 +241,20 @@ class _Runner:
             if node.component.kind in CHEAP:
                 context = self._context(node, self.folder / node.name)
                 self._keep(node, node.component.load()(node.params, context).run(**self._inputs(node)))
-                for port in node.component.all_outputs():
-                    value = self.values.get(Ref(node.name, port))
-                    problems = getattr(value, "problems", ()) if node.component.kind == "dataset" else ()
-                    if value is not None and node.component.kind == "dataset":
-                        rows = "row" if len(problems) == 1 else "rows"
-                        skipped = f", {len(problems)} {rows} skipped" if problems else ""
-                        logger.info("%s: %d pictures%s", node.name, len(value), skipped)
-                        for problem in problems[:5]:
-                            logger.info("  %s", problem)
-                        if len(problems) > 5:
-                            logger.info("  and %d more", len(problems) - 5)
+                if node.component.kind == "dataset":
+                    self._tell_of(node)
+
+    def _tell_of(self, node: Node) -> None:
+        """How many pictures a dataset has, and what is wrong with it."""
+        value = self.values[Ref(node.name, "dataset")]
+        problems = getattr(value, "problems", ())
+        rows = "row" if len(problems) == 1 else "rows"
+        skipped = f", {len(problems)} {rows} skipped" if problems else ""
+        logger.info("%s: %d pictures%s", node.name, len(value), skipped)
+        for problem in problems[:5]:
+            logger.info("  %s", problem)
+        if len(problems) > 5:
+            logger.info("  and %d more", len(problems) - 5)
 
     # Keys
 
@@ -356,6 +359,8 @@ class _Runner:
                 logger.info("%s: done before (%s)", node.name, stage.folder)
                 implementation = functools.partial(self._build, node, stage)
                 self._keep(node, _load_outputs(stage, done["outputs"], implementation))
+                if main and node.component.kind == "evaluator":
+                    _leave(implementation())
                 return dataclasses.replace(stage, status="cached", seconds=done["seconds"], metrics=done["metrics"])
             return self._run_now(node, stage)
 
@@ -382,6 +387,7 @@ class _Runner:
                     written = _write_outputs(node, stage, outputs, hasattr(implementation, "load"))
                     stage = dataclasses.replace(stage, status="ran", seconds=seconds, metrics=metrics)
                     _write_done(stage, written)
+                    _leave(implementation)
                     said = ", ".join(f"{key} {value:.4g}" for key, value in list(metrics.items())[:8])
                     logger.info("%s: done in %s%s", node.name, duration(seconds), f": {said}" if said else "")
                 written = distributed.broadcast(written)
@@ -507,6 +513,13 @@ def _shipped_for(files: Iterable[Path], plugins: Plugins) -> list[dict[str, Any]
         if len(settings) > len(best["settings"]):
             best = {"recipe": name, "settings": settings}
     return [best] if best["settings"] else []
+
+
+def _leave(implementation: Any) -> None:
+    """Let an evaluator that can put its reports where its parameters say, whether it measured now or before."""
+    leave = getattr(implementation, "leave", None)
+    if leave is not None:
+        leave()
 
 
 def _params(params: Params, folder: Path, rebound: Collection[str] = (), node: str = "") -> dict[str, str]:

@@ -330,6 +330,19 @@ def test_what_finds_a_smaller_plate_counts_neither_way_at_any_overlap(
     assert half["average_precision"] == 0.5 and main["average_precision"] == 0.25
 
 
+def test_what_was_measured_before_is_put_where_it_is_asked_for(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first = run(path=str(tmp_path / "here"))
+    other = run(path=str(tmp_path / "here"), iou=0.7)
+    kept = tmp_path / "here" / "report.json"
+    assert json.loads(kept.read_text(encoding="utf-8"))["iou"] == other["iou"] == 0.7
+    again = run(path=str(tmp_path / "here"))
+    assert json.loads(kept.read_text(encoding="utf-8"))["iou"] == first["iou"] == again["iou"] == 0.5
+    run(path=str(tmp_path / "there"))
+    assert (tmp_path / "there" / "report.html").is_file()
+
+
 def test_a_graph_that_only_detects(run: Callable[..., dict[str, Any]]) -> None:
     report = run(DETECT)
     assert ratio(report["detection"]["0.5"]["recall"]) == (3, 5)

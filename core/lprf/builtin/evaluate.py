@@ -347,12 +347,16 @@ class Evaluate:
         with replacing(page) as beside:
             sheets = {kind: worst.sorted() for kind, worst in self.worst.items()}
             beside.write_text(report_html.page(content, sheets), encoding="utf-8")
-        if self.params.path is not None:
-            with replacing(Path(self.params.path) / page.name) as beside:
-                shutil.copyfile(page, beside)
-            with replacing(Path(self.params.path) / "report.json") as beside:
-                beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-        logger.info("report: %s", Path(self.params.path) / page.name if self.params.path is not None else page)
+        logger.info("report: %s", page)
+
+    def leave(self) -> None:
+        """Copy the reports that lie in the stage's folder, of this run or of one before, to `path`."""
+        if self.params.path is None or self.context.folder is None:
+            return
+        for name in ("report.html", "report.json"):
+            with replacing(Path(self.params.path) / name) as beside:
+                shutil.copyfile(self.context.folder / name, beside)
+        logger.info("report: %s", Path(self.params.path) / "report.html")
 
 
 def _load(example: Example, undecoded: set[str]) -> np.ndarray:

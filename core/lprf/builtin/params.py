@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from lprf.component import InputPath, OutputPath, Params, RecipeParam
+from lprf.training.params import Unkeyed
 
 
 class CropsDatasetParams(Params):
@@ -167,7 +168,7 @@ class EvaluateParams(Params):
     failures: int = pydantic.Field(
         24, ge=0, le=1000, description="how many of the worst failures of each kind the report shows as pictures"
     )
-    path: OutputPath | None = pydantic.Field(
+    path: Annotated[OutputPath | None, Unkeyed()] = pydantic.Field(
         None, description="folder for copies of report.html and report.json, which lie in the stage's folder anyway"
     )
 

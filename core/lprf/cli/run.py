@@ -33,7 +33,7 @@ Examples:
   torchrun --nproc-per-node 4 -m lprf run train-mtcnn        on four GPUs
 
 Results go to standard output and to files, progress to standard error.
-Exit codes: 0 all well, 1 some inputs failed, 2 the recipe or the command is wrong, 130 interrupted.
+Exit codes: 0 all well, 1 some inputs failed, 2 the recipe or the command is wrong, 130 interrupted, 143 terminated.
 """
 NAMED_FAILURES = 20
 SECONDS_BETWEEN_LINES = 10.0
