@@ -13,6 +13,7 @@ import numpy as np
 from lprf.builtin.augment import degrade
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import InputFailure, LprfError
+from lprf.training.shares import Odds
 
 logger = logging.getLogger("lprf.training")
 
@@ -67,8 +68,7 @@ class Real:
         if not self.rows:
             raise LprfError(f"none of {len(dataset)} pictures has a plate with a text that can be learnt")
         firsts = Counter(text[0] for _, _, text in self.rows)
-        weights = np.array([firsts[text[0]] ** (balance - 1) for _, _, text in self.rows])
-        self.odds = np.cumsum(weights / weights.sum())
+        self.odds = Odds([firsts[text[0]] ** (balance - 1) for _, _, text in self.rows], "plates")
         self.strange = strange
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Real:
 
     def draw(self, rng: np.random.Generator, strength: float) -> tuple[np.ndarray, str]:
         """A plate, cut and degraded: uint8 [h, w, 3] BGR, and its text."""
-        row = min(int(np.searchsorted(self.odds, rng.random(), side="right")), len(self.rows) - 1)
+        row = self.odds.pick(rng)
         for step in range(len(self.rows)):
             try:
                 kept = self._kept((row + step) % len(self.rows))

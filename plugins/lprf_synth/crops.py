@@ -12,6 +12,7 @@ import numpy as np
 from lprf.builtin.augment import degrade
 from lprf.data import Example, Truth
 from lprf.errors import LprfError
+from lprf.training.shares import Odds
 from lprf_synth.plates import Holder, Kind, blend, draw, identity, kinds, plain, sample_style, sample_text, word_mask
 
 if TYPE_CHECKING:
@@ -210,8 +211,7 @@ class SynthPlates:
         self.kinds = [known[name] for name, share in shares.items() if share > 0]
         if not self.kinds:
             raise LprfError("every kind of plate has the share 0")
-        weights = np.array([share for share in shares.values() if share > 0], float)
-        self.shares = np.cumsum(weights / weights.sum())
+        self.odds = Odds([share for share in shares.values() if share > 0], "kinds")
 
     def run(self) -> dict[str, SynthPlates]:
         return {"dataset": self}
@@ -222,7 +222,7 @@ class SynthPlates:
     def plan(self, index: int) -> tuple[np.random.Generator, Kind, str]:
         """The generator of example `index`, its kind and its text, which do not depend on the difficulty."""
         rng = np.random.default_rng([self.seed or 0, index])
-        kind = self.kinds[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.kinds) - 1))]
+        kind = self.kinds[self.odds.pick(rng)]
         return rng, kind, sample_text(kind, rng, self.params.provinces)
 
     def image_at(self, index: int, difficulty: float | None = None) -> tuple[np.ndarray, str]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from lprf.data import Dataset, Example, Truth
 from lprf.errors import InputFailure, LprfError
+from lprf.training.shares import Odds
 from lprf_synth.atlas import mask, reshaped
 from lprf_synth.plates import Kind, cells, kinds, paste_mask, thinning
 
@@ -69,7 +70,7 @@ class Reletter:
         self.provinces = next(iter(kinds("cn").values())).provinces
         self.dataset: Dataset | None = None
         self.rows: list[tuple[int, int, Laid]] = []
-        self.odds = np.ones(0)
+        self.odds = Odds([1.0] * len(self.provinces), "provinces")
         self.problems: list[str] = []
 
     def run(self, dataset: Dataset) -> dict[str, Reletter]:
@@ -89,8 +90,7 @@ class Reletter:
             raise LprfError(
                 f"in none of {len(dataset)} pictures a plate begins with a province and looks like its text"
             )
-        shares = np.array([(1 + count / KNOWN) ** -0.5 for count in real.values()])
-        self.odds = np.cumsum(shares / shares.sum())
+        self.odds = Odds([(1 + count / KNOWN) ** -0.5 for count in real.values()], "provinces")
         return {"dataset": self}
 
     def _laid(self, example: Example, plate: Truth) -> Laid | None:
@@ -112,7 +112,7 @@ class Reletter:
         plate = example.plates[number]
         assert plate.text is not None
         rng = np.random.default_rng([self.seed, index])
-        province = self.provinces[int(np.searchsorted(self.odds[:-1], rng.random(), side="right"))]
+        province = self.provinces[self.odds.pick(rng)]
         written = replace(plate, text=province + plate.text[1:], attributes={**plate.attributes, "province": province})
         draw = functools.partial(_draw, example, plate.text, laid, province, int(rng.integers(2**62)))
         return replace(example, source=f"{example.source}#{number}{province}{index}", image=draw, plates=(written,))

@@ -18,7 +18,8 @@ import numpy as np
 from lprf.builtin.augment import dirty, jpeg, motion_blur, noise, recolour, relight, shade
 from lprf.builtin.datasets import picture_size, read_picture
 from lprf.data import Dataset, Example, Truth
-from lprf.errors import InputFailure, LprfError
+from lprf.errors import InputFailure
+from lprf.training.shares import Odds
 from lprf_synth.crops import draw_frame, view
 from lprf_synth.plates import Kind, draw, identity, kinds, plain, sample_style, sample_text
 from lprf_synth.scenery import Box, backdrop, captions, car, clutter, glow, overlap
@@ -95,7 +96,8 @@ class Scenes:
             total = sum(kind.weight for kind in known)
             self.kinds += known
             weights += [share * kind.weight / total for kind in known]
-        self.shares = _cumulated(weights, "countries")
+        self.odds = Odds(weights, "countries")
+        self._chances: dict[bool, Odds] = {}  # of the backgrounds, by whether they must be without plates
         self._sizes: dict[str, tuple[int, int] | None] = {}
 
     def run(self, backgrounds: Sequence[Dataset] | None = None) -> dict[str, Scenes]:
@@ -108,7 +110,7 @@ class Scenes:
         ]
         self._rows = {False: everything, True: bare}
         self._chances = {
-            key: _cumulated([1.0 if some else 0.0 for some in rows], "backgrounds")
+            key: Odds([1.0 if some else 0.0 for some in rows], "backgrounds")
             for key, rows in self._rows.items()
             if any(rows)
         }
@@ -176,14 +178,14 @@ class Scenes:
         return Planned(kind, text, np.clip(covering, 0, size[::-1]))
 
     def _kind(self, rng: np.random.Generator) -> Kind:
-        return self.kinds[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.kinds) - 1))]
+        return self.kinds[self.odds.pick(rng)]
 
     def _photo(self, rng: np.random.Generator, bare: bool) -> tuple[Example, tuple[int, int]] | None:
         """A background and its (width, height); None where one is to be rendered."""
-        if bare not in getattr(self, "_chances", {}) or rng.random() < self.params.rendered_ground:
+        if bare not in self._chances or rng.random() < self.params.rendered_ground:
             return None
-        number = int(np.searchsorted(self._chances[bare], rng.random(), side="right"))
-        rows = self._rows[bare][min(number, len(self.backgrounds) - 1)]
+        number = self._chances[bare].pick(rng)
+        rows = self._rows[bare][number]
         example = self.backgrounds[number][rows[int(rng.integers(len(rows)))]]
         key = f"{number}/{example.source}"
         if key not in self._sizes:
@@ -258,13 +260,6 @@ class Scenes:
         told = f"synth.scenes {VERSION} {self.seed} {self.params.model_dump_json(exclude={'seed'})}"
         parts = [told, *map(identity, self.params.countries), *(dataset.fingerprint() for dataset in self.backgrounds)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _cumulated(shares: Sequence[float], name: str) -> np.ndarray:
-    weights = np.array(shares, float)
-    if not len(weights) or weights.sum() <= 0:
-        raise LprfError(f"every one of `{name}` is 0; give one of them a share")
-    return np.cumsum(weights / weights.sum())
 
 
 def _size(example: Example) -> tuple[int, int]:

@@ -93,6 +93,32 @@ def test_photos_are_turned_upright(orientation: int, order: str, tmp_path: Path)
     assert np.abs(image.astype(int) - upright).max() <= 8
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_transparent_pictures_are_turned_upright_too(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = gradient()
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    alpha = np.full((*stored.shape[:2], 1), 255, np.uint8)
+    alpha[0, 0] = 254  # an encoder may leave a channel out that says nothing
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+    data = encoded(suffix, np.concatenate([stored, alpha], axis=2), *lossless)
+    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    if suffix == ".png":
+        chunk = b"eXIf" + exif
+        data = data[:-12] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[-12:]
+    else:  # extended: what the file has, the size less one, the picture, the Exif
+        h, w = stored.shape[:2]
+        sizes = (w - 1).to_bytes(3, "little") + (h - 1).to_bytes(3, "little")
+        body = b"VP8X" + struct.pack("<I", 10) + bytes([0x18, 0, 0, 0]) + sizes
+        body += data[12:] if data[12:16] != b"VP8X" else data[30:]
+        body += b"EXIF" + struct.pack("<I", len(exif)) + exif
+        data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    (tmp_path / f"a{suffix}").write_bytes(data)
+    image = read(tmp_path / f"a{suffix}")
+    assert image.shape == upright.shape
+    assert np.abs(image.astype(int) - upright).max() <= 1
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".jpg"])
 def test_each_format_gives_its_pixels(suffix: str, tmp_path: Path) -> None:
     image = gradient()

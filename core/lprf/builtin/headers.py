@@ -5,10 +5,12 @@ Knows JPEG, PNG, BMP, WebP, TIFF and GIF, as far as their sizes go.
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+WIDTH, LENGTH, ORIENTATION = 256, 257, 274  # tags of TIFF, and so of Exif
 STEPS = 1 << 20  # bytes of a JPEG looked at one by one in search of its picture: of a made-up file there may be no end
 
 
@@ -119,18 +121,41 @@ def _webp(start: bytes) -> Header:
 
 
 def _tiff(file: BinaryIO, order: str) -> Header:
-    """The first directory's ImageWidth (256) and ImageLength (257)."""
+    """The first directory's ImageWidth and ImageLength."""
+    found = _directory(file, order)
+    if WIDTH not in found or LENGTH not in found:
+        raise ValueError("its header tells no size")
+    return Header("TIFF", found[WIDTH], found[LENGTH])
+
+
+def _directory(file: BinaryIO, order: str) -> dict[int, int]:
+    """The numbers of a TIFF's first directory, by tag."""
     file.seek(4)
     (offset,) = struct.unpack(order + "I", file.read(4))
     file.seek(offset)
     (count,) = struct.unpack(order + "H", file.read(2))
-    sizes: dict[int, int] = {}
+    found: dict[int, int] = {}
     for _ in range(count):
         entry = file.read(12)
         tag, form, _ = struct.unpack_from(order + "HHI", entry)
-        value = struct.unpack_from(order + ("H" if form == 3 else "I"), entry, 8)[0]
-        if tag in (256, 257):
-            sizes[tag] = value
-    if len(sizes) < 2:
-        raise ValueError("its header tells no size")
-    return Header("TIFF", sizes[256], sizes[257])
+        (found[tag],) = struct.unpack_from(order + ("H" if form == 3 else "I"), entry, 8)
+    return found
+
+
+def orientation(kind: str, data: bytes) -> int:
+    """How a PNG or WebP is to be turned, by its Exif: 1 to 8, as the standard numbers them; 1 where it says nothing."""
+    place, form, frame = (8, ">I4s", 12) if kind == "PNG" else (12, "<4sI", 8)
+    for _ in range(4096):  # chunks
+        if place + 8 > len(data):
+            break
+        head = struct.unpack_from(form, data, place)
+        name, length = (head[1], head[0]) if kind == "PNG" else head
+        if name in (b"eXIf", b"EXIF"):
+            exif = data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
+            try:
+                found = _directory(io.BytesIO(exif), "<" if exif.startswith(b"II") else ">").get(ORIENTATION, 1)
+            except struct.error:
+                return 1
+            return found if 1 <= found <= 8 else 1
+        place += frame + length + (length % 2 if kind == "WebP" else 0)
+    return 1

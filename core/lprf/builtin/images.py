@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from lprf.builtin.headers import Header, read_header
+from lprf.builtin.headers import Header, orientation, read_header
 from lprf.builtin.io_params import SUFFIXES, ImagesParams
 from lprf.context import Context
 from lprf.data import Frames, Item, Origin
@@ -230,7 +230,18 @@ def _decode(name: str, header: Header, data: bytes) -> np.ndarray | tuple[np.nda
         reason = "truncated before its picture begins" if warning else "damaged"
         raise InputFailure(name, f"{reason}: this {header.kind} cannot be decoded")
     image = _three_channels(image)
+    if header.alpha:  # with transparency OpenCV leaves a picture as it is stored
+        image = _turned(image, orientation(header.kind, data))
     return (image, warning) if warning else image
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A picture [h, w, 3] upright that is stored as an Exif orientation says: rows and columns exchanged, then each
+    perhaps in reverse."""
+    image = image.transpose(1, 0, 2) if orientation >= 5 else image
+    image = image[::-1] if orientation in (3, 4, 7, 8) else image
+    image = image[:, ::-1] if orientation in (2, 3, 6, 7) else image
+    return np.ascontiguousarray(image)
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
