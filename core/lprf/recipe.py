@@ -334,8 +334,10 @@ def _changed(tree: Located, key: str, value: Located) -> Located | str:
         return f"deeper than {MAX_DEPTH} levels"
     graph = tree.get("graph")
     nodes = list(graph.value) if graph is not None and isinstance(graph.value, dict) else []
+    if not rest and value.value is None and graph is not None and first in nodes:
+        return _set(tree, ("graph",), replace(graph, value={k: v for k, v in graph.value.items() if k != first}))
     if not rest:
-        return f"'{key}' is not an override: write node.key, runtime.key or vars.key"
+        return f"'{key}' is not an override: write node.key, runtime.key or vars.key, or node=null to leave a node out"
     if first in RESERVED:
         return _set(tree, (first, *rest), value)
     if first not in nodes:

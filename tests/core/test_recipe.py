@@ -175,6 +175,15 @@ def test_mistakes(load: Callable[..., Recipe], tmp_path: Path, change: tuple[str
     assert any(message in line for line in found), found
 
 
+def test_a_node_is_left_out_by_an_override(load: Callable[..., Recipe], tmp_path: Path) -> None:
+    assert list(load(GOOD, ["lines=null"]).nodes) == ["images", "detect", "cut", "read"]
+    assert "lines" not in load(GOOD, {"lines": None}).nodes
+    (found,) = complaints(lambda: load(GOOD, ["cut=null"]), tmp_path)
+    assert "there is no node 'cut'" in found
+    (found,) = complaints(lambda: load(GOOD, ["lnes=null"]), tmp_path)
+    assert "'lnes' is not an override" in found
+
+
 def test_two_outputs_need_two_files(load: Callable[..., Recipe], tmp_path: Path) -> None:
     more = (
         GOOD.rstrip()

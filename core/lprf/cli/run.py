@@ -26,6 +26,7 @@ Examples:
   lprf run read-plates                                       the bundled samples
   lprf run read-plates -s images.path=holiday/               a folder, a glob, or a list in a text file
   lprf run read-plates -s rectify.uses=core.crop             another rectifier
+  lprf run read-plates -s draw=null                          without the pictures
   lprf run read-video -s video.path=drive.mp4 --device cuda
   lprf run my.yaml --plugin my_detector.py                   with a plugin that is not installed
   lprf run train-mtcnn -s vars.ccpd=data/CCPD2019 --dry-run  what would run, and why
