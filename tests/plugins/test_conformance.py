@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 
 from lprf import weights
+from lprf.data import Detections, Frames, Plates
 from lprf.errors import RecipeError
 from lprf.plugins import installed
 from lprf.testing import (
     DatasetSuite,
+    DetectorSuite,
     EvaluatorSuite,
     Labelled,
     RectifierSuite,
@@ -26,6 +29,7 @@ from lprf.testing import (
     TrainerSuite,
     TransformSuite,
 )
+from lprf.testing.infer import check_readings, detections, plates, readings
 from lprf_mtcnn.nets import PNet, pnet_metadata
 from tiny_photos import photo, write_ccpd
 
@@ -80,6 +84,74 @@ class TestVideo(SourceSuite):
 
 class TestCrop(RectifierSuite):
     component = "core.crop"
+
+
+# what the suites are for: they must fail where a component is wrong
+
+
+def _spoilt(found: Any, **changes: Any) -> Any:
+    return replace(found, **{name: change(getattr(found, name)) for name, change in changes.items()})
+
+
+def _painted(value: Any) -> Any:
+    frames = value if isinstance(value, Frames) else value.frames
+    frames.images[:, 0] = 0
+    return value
+
+
+RECTIFIERS: dict[str, tuple[str, Any]] = {
+    "cuts from the first frame": (
+        "test_a_batch_is_its_plates_one_by_one",
+        lambda cut, given: cut(replace(given, frame=torch.zeros_like(given.frame))),
+    ),
+    "gives nothing": ("test_rows_shapes_types_and_device", lambda cut, given: cut(given.rows(torch.zeros(0).long()))),
+    "stands on its head": ("test_upright", lambda cut, given: _spoilt(cut(given), images=lambda x: x.flip(2))),
+    "draws on the frames": ("test_rows_shapes_types_and_device", lambda cut, given: cut(_painted(given))),
+}
+
+
+@pytest.mark.parametrize("wrong", RECTIFIERS)
+def test_a_wrong_rectifier_is_caught(wrong: str) -> None:
+    check, spoil = RECTIFIERS[wrong]
+
+    class Wrong(RectifierSuite):
+        component = "core.crop"
+
+        def rectify(self, rectifier: Any, given: Detections) -> Plates:
+            cut: Plates = spoil(rectifier, given)
+            return replace(cut, detections=given)
+
+    arguments = ["cpu"] if "device" in check else []
+    getattr(TestCrop(), check)(*arguments)
+    with pytest.raises(AssertionError):
+        getattr(Wrong(), check)(*arguments)
+
+
+READINGS: dict[str, Any] = {
+    "probabilities beyond 1": {"characters": lambda rows: [[7.5] * len(row) for row in rows]},
+    "the least probable first": {"alternatives": lambda rows: [row[::-1] for row in rows]},
+    "a text that is none of them": {"alternatives": lambda rows: [[("?", 0.1)] for _ in rows]},
+}
+
+
+@pytest.mark.parametrize("wrong", READINGS)
+def test_a_wrong_recognizer_is_caught(wrong: str) -> None:
+    right = readings(plates(3))
+    right = replace(right, alternatives=[[("A1", 0.7), ("B2", 0.2)] for _ in range(3)])
+    check_readings(right)
+    with pytest.raises(AssertionError):
+        check_readings(_spoilt(right, **READINGS[wrong]))
+
+
+def test_a_detector_that_draws_on_the_frames_is_caught() -> None:
+    class Wrong(DetectorSuite):
+        component = "mtcnn.detector"
+
+        def build(self, device: str = "cpu", **changes: Any) -> Any:
+            return lambda given: detections(_painted(given))
+
+    with pytest.raises(AssertionError, match="draw on a copy"):
+        Wrong().test_rows_shapes_types_and_device("cpu", installed().component("mtcnn.detector"))
 
 
 class TestPerspective(RectifierSuite):

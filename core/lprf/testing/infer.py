@@ -127,7 +127,7 @@ class DetectorSuite(ComponentSuite):
         return _output(detector(given), "detections")
 
     @pytest.mark.parametrize("device", DEVICES)
-    def test_rows_shapes_types_and_device(self, device: str) -> None:
+    def test_rows_shapes_types_and_device(self, device: str, declared: Component) -> None:
         given = frames(3, self.size, device)
         before = given.images.clone()
         found = self.detect(self.build(device), given)
@@ -135,6 +135,8 @@ class DetectorSuite(ComponentSuite):
         assert torch.equal(given.images, before), "frames belong to everyone: draw on a copy"
         check_detections(found)
         assert found.boxes.device.type == device
+        promised = "corners" in declared.all_outputs()["detections"].features
+        assert found.corners is not None or not promised, "it declares corners, and gives none"
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (33, 47)])
     def test_small_and_odd_frames(self, size: tuple[int, int]) -> None:
