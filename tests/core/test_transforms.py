@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lprf.api import Context, Example, InputFailure, LprfError, Params, Truth
 from lprf.builtin.params import CropPlatesParams, SplitParams, SubsetParams
-from lprf.builtin.transforms import Concat, CropPlates, Crops, Split, Subset, View, upright_size
+from lprf.builtin.transforms import Concat, CropPlates, CutOut, Split, Subset, View, upright_size
 
 
 @dataclass
@@ -198,7 +198,7 @@ def ramps() -> np.ndarray:
     return image
 
 
-def cut(*plates: Truth, seed: int = 7, **params: object) -> Crops:
+def cut(*plates: Truth, seed: int = 7, **params: object) -> CutOut:
     return CropPlates(CropPlatesParams(**params), context(seed)).run(Photo(plates))["dataset"]  # type: ignore[arg-type]
 
 

@@ -202,7 +202,7 @@ class CropPlates:
         self.params = params
         self.seed = context.seed
 
-    def run(self, dataset: Dataset) -> dict[str, Crops]:
+    def run(self, dataset: Dataset) -> dict[str, CutOut]:
         rows = []
         for index in range(len(dataset)):
             for number, plate in enumerate(dataset[index].plates):
@@ -213,11 +213,11 @@ class CropPlates:
                 rows.append((index, number))
         if not rows:
             raise LprfError(f"none of {len(dataset)} pictures has a plate that can be cut by its {self.params.cut}")
-        return {"dataset": Crops(dataset, rows, self.params, self.seed)}
+        return {"dataset": CutOut(dataset, rows, self.params, self.seed)}
 
 
 @dataclass
-class Crops:
+class CutOut:
     """The plates of a dataset; `rows` are (picture, plate)."""
 
     dataset: Dataset
