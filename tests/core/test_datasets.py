@@ -326,6 +326,13 @@ def test_texts_in_the_names_of_crops(tmp_path: Path) -> None:
         CropsDatasetParams(path=".", text="(")
 
 
+def test_a_province_is_a_chinese_character(tmp_path: Path) -> None:
+    for name in ("皖A12345.jpg", "RZ112AB.jpg"):
+        save(tmp_path / name, 94, 24)
+    found = labelled_crops(CropsDatasetParams(path=str(tmp_path)), CONTEXT)
+    assert sorted(str(found[i].plates[0].attributes) for i in range(2)) == ["{'province': '皖'}", "{}"]
+
+
 def test_photos_without_plates(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg")
     found = photos(PhotosDatasetParams(path=str(tmp_path)), CONTEXT)

@@ -191,6 +191,13 @@ def test_what_a_change_runs_again(plugins: Plugins, folder: Path, override: str,
     assert ran(run(plugins)) == [], "what was done before is kept"
 
 
+def test_what_does_nothing_in_training_is_told(
+    plugins: Plugins, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(plugins, ["runtime.precision=float32"], dry_run=True)
+    assert "runtime.precision changes nothing here" in caplog.text and "runtime.batch" not in caplog.text
+
+
 def test_a_later_version_and_another_plugin_file_run_again(plugins: Plugins, folder: Path) -> None:
     run(plugins)
     tiny = plugins.load("tiny")

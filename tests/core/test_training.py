@@ -12,15 +12,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import TinyParams, TinyTask, fit
 
 from lprf.context import Context
+from lprf.data import Example, Truth
 from lprf.training import distributed
 from lprf.training.log import Table
 from lprf.training.loop import TrainingDiverged, learning_rate, train
+from lprf.training.photos import photos_with_boxes
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 # as many threads as here: sums are split among them, so that their number shows in the last bits
@@ -284,3 +288,19 @@ def test_hardest_in_one_process() -> None:
     kept = distributed.hardest(torch.tensor([0.5, 3.0, 0.5, 2.0, 0.1]), 3)
     assert kept.tolist() == [True, True, False, True, False]
     assert distributed.mean(torch.tensor([])).item() == 0
+
+
+def test_a_photo_whose_every_label_is_wrong_validates_nothing() -> None:
+    class Photos:
+        problems = ()
+        boxes: ClassVar = [((10, 10, 60, 30),), ((300, 10, 360, 30),), ()]  # good, beside the photo, none
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Example:
+            plates = tuple(Truth(tuple(map(float, box))) for box in self.boxes[index])
+            return Example(f"{index}.jpg", lambda: np.zeros((100, 200, 3), np.uint8), plates)
+
+    found = photos_with_boxes(Photos(), 10, (20, 8))  # type: ignore[arg-type]
+    assert [boxes.tolist() for _, boxes in found] == [[[10, 10, 60, 30]], []]

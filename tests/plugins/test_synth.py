@@ -13,8 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from lprf.builtin.datasets import Picture, Pictures
+from lprf.context import Context
 from lprf.data import Truth
 from lprf.errors import LprfError
 from lprf_synth import scenery
@@ -391,3 +393,16 @@ def test_a_reader_of_real_plates_reads_rendered_ones(tmp_path: Path, shared_seed
     read = {Path(line["source"]).stem: line["text"] for line in lines if "text" in line}
     right = sum(read.get(f"{index:03}") == text for index, text in enumerate(texts))
     assert right >= 0.6 * len(texts), f"{right} of {len(texts)}"
+
+
+def test_two_datasets_of_one_recipe_draw_different_plates() -> None:
+    """By default; an explicit seed that is the run's gives others too."""
+
+    def texts(node: str, seed: int | None = None) -> list[str]:
+        context = Context(torch.device("cpu"), torch.float32, None, node=node, seed=7)  # type: ignore[arg-type]
+        made = SynthPlates(PlatesParams(count=20, seed=seed), context)
+        return [made.plan(index)[2] for index in range(20)]
+
+    assert texts("train") == texts("train")
+    sets = [set(texts("train")), set(texts("val")), set(texts("train", 7))]
+    assert all(not one & other for i, one in enumerate(sets) for other in sets[:i])
