@@ -170,13 +170,14 @@ def test_threads_share_a_reader(reader: Reader) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_that_was_forked_later_is_told() -> None:
     code = """
-import os, sys
+import os, signal
 import numpy as np
 import lprf
 from lprf.errors import LprfError
 reader = lprf.load("detect-plates", overrides={"runtime.backend": "openvino"})
 child = os.fork()
 if child == 0:
+    signal.alarm(60)  # it must not outlive the test, should it wait for ever
     try:
         list(reader.run([np.zeros((60, 80, 3), np.uint8)]))
     except LprfError as error:
