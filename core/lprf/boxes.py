@@ -12,7 +12,7 @@ from torch import Tensor
 
 Overlap = Literal["union", "min"]
 
-AT_ONCE = 1024  # boxes that `nms` compares with each other: twice as many take four times the memory
+AT_ONCE = 256  # boxes that `nms` compares with each other: twice as many take four times the memory
 
 
 def areas(boxes: Tensor) -> Tensor:
@@ -89,23 +89,24 @@ def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Ov
     more than `threshold`. Returns the rows that stay, by group, then from the best down.
     """
     order = best_of_each(scores, group, len(scores))
-    counts = group[order].unique_consecutive(return_counts=True)[1]
-    kept = [order[:0]]
-    for rows in order.split(counts.tolist()):
-        stay = rows[:0]
-        for part in rows.split(AT_ONCE):  # from the best down, so that what stays of those before it is settled
-            if len(stay):
-                part = part[~(overlaps(boxes[stay], boxes[part], mode) > threshold).any(0)]
-            stay = torch.cat([stay, _staying(boxes, part, threshold, mode)])
-        kept.append(stay)
-    return torch.cat(kept)
+    stay = order[:0]
+    for part in order.split(AT_ONCE) if len(order) else ():  # by group, from the best down, so that what stays of those before is settled
+        before = stay[group[stay] == group[part[0]]]  # of a group that began there
+        if len(before):
+            beaten = _alike(boxes, group, before, part, threshold, mode).any(0)
+            part = part[~beaten]
+        stay = torch.cat([stay, _staying(_alike(boxes, group, part, part, threshold, mode), part)])
+    return stay
 
 
-def _staying(boxes: Tensor, rows: Tensor, threshold: float, mode: Overlap) -> Tensor:
-    """What `nms` leaves of a few rows of one group, from the best down."""
-    own = boxes[rows]
-    # beats[i, j]: box i is better than box j, and too much alike
-    beats = torch.triu((overlaps(own, own, mode) > threshold).float(), diagonal=1)
+def _alike(boxes: Tensor, group: Tensor, a: Tensor, b: Tensor, threshold: float, mode: Overlap) -> Tensor:
+    """Which of the rows `a` and `b` are of one group and overlap too much, bool [len(a), len(b)]."""
+    return (overlaps(boxes[a], boxes[b], mode) > threshold) & (group[a][:, None] == group[b])
+
+
+def _staying(alike: Tensor, rows: Tensor) -> Tensor:
+    """What suppression leaves of rows, within each group from the best down."""
+    beats = alike.float().triu(diagonal=1)  # [i, j]: box i is better than box j
     stays = beats.new_ones(len(rows))
     while True:  # of k boxes the first k are settled after k rounds; in practice two or three rounds do
         again = (stays @ beats == 0).float()  # by how many that stay each is beaten
