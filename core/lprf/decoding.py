@@ -378,23 +378,24 @@ def ctc_characters(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Tensor:
     emitted = log_p.gather(2, labels[:, None].expand(n, steps, states))
     skips = torch.zeros(n, states, dtype=torch.bool, device=log_p.device)
     skips[:, 3::2] = codes[:, 1:] != codes[:, :-1]
-    best = log_p.new_full((n, states), NEVER)
-    best[:, :2] = emitted[:, 0, :2]
+    best = log_p.new_full((n, states + 2), NEVER)  # two that are none before the first
+    best[:, 2:4] = emitted[:, 0, :2]
+    skipped = torch.zeros_like(best[:, 2:]).masked_fill(~skips, NEVER)
     came = []
     for t in range(1, steps):
-        one, two = F.pad(best[:, :-1], (1, 0), value=NEVER), F.pad(best[:, :-2], (2, 0), value=NEVER)
-        value, back = torch.stack([best, one, torch.where(skips, two, NEVER)]).max(0)
-        best = (value + emitted[:, t]).clamp(min=NEVER)
+        value, back = torch.stack([best[:, 2:], best[:, 1:-1], best[:, :-2] + skipped]).max(0)
+        best[:, 2:] = (value + emitted[:, t]).clamp(min=NEVER)
         came.append(back)
+    best = best[:, 2:]
     end = 2 * lengths[:, None]
     with_last = best.gather(1, (end - 1).clamp(min=0))
     state = torch.where((lengths[:, None] > 0) & (with_last > best.gather(1, end)), end - 1, end)
-    surest = log_p.new_full((n, states), NEVER)
-    for t in range(steps - 1, -1, -1):
-        value = torch.maximum(surest.gather(1, state), emitted[:, t].gather(1, state))
-        surest.scatter_(1, state, value)
-        if t:
-            state = (state - came[t - 1].gather(1, state)).clamp(min=0)
+    path = [state]
+    for back in reversed(came):
+        path.append((path[-1] - back.gather(1, path[-1])).clamp(min=0))
+    taken = torch.cat(path[::-1], dim=1)  # the state at each time step
+    values = emitted.gather(2, taken[:, :, None]).squeeze(2)
+    surest = log_p.new_full((n, states), NEVER).scatter_reduce(1, taken, values, "amax")
     return surest[:, 1::2].exp()
 
 
