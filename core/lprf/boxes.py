@@ -79,7 +79,7 @@ def best_of_each(scores: Tensor, group: Tensor, limit: int) -> Tensor:
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
-    return order[_rank(group[order]) < limit]
+    return order if len(order) <= limit else order[_rank(group[order]) < limit]
 
 
 def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Overlap = "union") -> Tensor:
