@@ -2,8 +2,9 @@
 
 PHOTOS and CROPS are folders of pictures; the seed's checkpoints must have been imported (`lprf weights import FOLDER`).
 Both sides use them, with the same thresholds, one pass of ONet and greedy decoding, decode the pictures themselves,
-and find plates down to 50 x 15 pixels; with `--shipped` ours is the recipe as it ships. The two take turns, and a
-ratio is of neighbours; the processor's seconds are given too, which others on the machine disturb less.
+and find plates down to 50 x 15 pixels; ours has a screen in front of PNet. With `--shipped` ours is the recipe as it
+ships. The two take turns, and a ratio is of neighbours; the processor's seconds are given too, which others on the
+machine disturb less.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from slow_reference import THRESHOLDS, SlowReader, read_photo
 NETWORKS = {"rectify.weights": "seed-stn", "read.weights": "seed-lprnet", "read.decode": "greedy"}
 DETECTOR = {
     "detect.pnet": "seed-pnet",
+    "detect.screen": "any-centernet-small",
     "detect.onet": "seed-onet",
     "detect.thresholds": list(THRESHOLDS),
     "detect.refine": 0,
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reference = SlowReader()
     detector, networks = ({}, {}) if options.shipped else (DETECTOR, NETWORKS)
     reader = lprf.load("read-plates", overrides={**detector, **MIN_PLATE, **networks, **overrides})
-    of_crops = lprf.load("read-crops", overrides={**networks, **overrides})
+    of_reading = {key: value for key, value in overrides.items() if not key.startswith("detect.")}
+    of_crops = lprf.load("read-crops", overrides={**networks, **of_reading})
     names, names_of_crops = [str(path) for path in photos], [str(path) for path in crops]
 
     def slow() -> None:

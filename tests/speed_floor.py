@@ -2,6 +2,7 @@
 
 Counts the multiplications and the bytes of every node's networks, layer by layer, and divides them by what this machine
 was measured to do: a large matrix product, and a large copy. One thread. A layer takes at least the longer of the two.
+PNet looks everywhere, and with a screen before it at a few tiles.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 
 import lprf
 from lprf.network import networks_of
-from lprf_mtcnn.proposers import pyramid
+from lprf_centernet.detector import levels
+from lprf_mtcnn.nets import ONET_SIZE
+from lprf_mtcnn.proposers import SEEN, pyramid
 
-PROPOSALS, PLATES = 40, 1  # a photo: what ONet is shown, what is read; of street photos about so many
+# a photo: what ONet is shown and what is read, without and with a screen, and where PNet looks then; of street photos
+# about so many
+PROPOSALS, PLATES, SCREENED, TILES = 40, 1, 10, 10
+SCREEN = "any-centernet-small"
 
 
 @dataclass
@@ -81,28 +87,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     products, bandwidth = rates(torch.float32)
     low, _ = rates(torch.bfloat16)
     print(
-        f"one thread: {products / 1e9:.0f} thousand million products a second in float32, {low / 1e9:.0f} in bfloat16;"
+        f"one thread: {products / 1e9:.0f} thousand million products a second in float32, {low / 1e9:.2g} in bfloat16;"
     )
     print(f"{bandwidth / 1e9:.1f} GB a second")
-    reader = lprf.load("read-plates", overrides={"runtime.backend": "torch", "detect.pnet": "cn-pnet"})
-    sizes = list(pyramid(*options.size, tuple(options.min_plate), 0.707))
-    total = 0.0
-    print(f"{'network':12} {'calls':>6} {'million products':>18} {'MB':>8} {'ms at least':>12}")
-    for node, built in reader.graph.steps:
-        for network in networks_of(node.component, built):
-            shape = list(network.example.shape[1:])
-            if network.axes.keys() > {0}:
-                calls = [[1, shape[0], *size] for size in sizes]
-            else:
-                calls = [[PROPOSALS if node.component.kind == "detector" else PLATES, *shape]]
-            each = [cost(network.module, torch.zeros(call), products, bandwidth) for call in calls]
+    least = tuple(options.min_plate)
+    shown: dict[str, dict[str, list[list[int]]]] = {
+        "PNet everywhere": {
+            "cn-pnet": [[1, 3, *size] for size in pyramid(*options.size, least, 0.707)],
+            "cn-onet": [[PROPOSALS, 3, *ONET_SIZE]],
+        },
+        "with a screen": {
+            SCREEN: [[1, 3, *size] for size in levels(*options.size, least)],
+            "cn-pnet": [[TILES, 3, *SEEN]],
+            "cn-onet": [[SCREENED, 3, *ONET_SIZE]],
+        },
+    }
+    overrides = {"runtime.backend": "torch", "runtime.device": "cpu", "detect.pnet": "cn-pnet", "detect.screen": SCREEN}
+    steps = lprf.load("read-plates", overrides=overrides).graph.steps
+    networks = [network for node, built in steps for network in networks_of(node.component, built)]
+    for title, calls in shown.items():
+        total = 0.0
+        print(f"{title:20} {'calls':>6} {'million products':>18} {'MB':>8} {'ms at least':>12}")
+        for network in networks:
+            if network.name == SCREEN and SCREEN not in calls:
+                continue
+            shapes = calls.get(network.name, [[PLATES, *network.example.shape[1:]]])
+            each = [cost(network.module, torch.zeros(shape), products, bandwidth) for shape in shapes]
             seconds = sum(one.seconds for one in each)
             total += seconds
             print(
-                f"{network.name:12} {len(calls):6} {sum(one.products for one in each) / 1e6:18.0f} "
+                f"{network.name:20} {len(shapes):6} {sum(one.products for one in each) / 1e6:18.0f} "
                 f"{sum(one.bytes for one in each) / 1e6:8.1f} {1e3 * seconds:12.2f}"
             )
-    print(f"{'a photo':12} {'':6} {'':18} {'':8} {1e3 * total:12.2f}")
+        print(f"{'a photo':20} {'':6} {'':18} {'':8} {1e3 * total:12.2f}\n")
 
 
 if __name__ == "__main__":

@@ -86,13 +86,13 @@ def install(nodes: Iterable[tuple[Node, Any]], backend: Backend, runtime: Runtim
     for node, implementation in nodes:
         for network in networks_of(node.component, implementation):
             try:
-                stand_in = _stand_in(network, backend, runtime, device, f"{node.name} (runtime.backend: {backend})")
+                model = _model(network, backend, runtime, device, f"{node.name} (runtime.backend: {backend})")
             except LprfError as error:
                 if runtime.backend != "auto":
                     raise
                 logger.warning("%s stays in torch: %s", network.name, error)
             else:
-                setattr(network.holder, network.attribute, stand_in)
+                setattr(network.holder, network.attribute, StandIn(network, model))
                 moved.add(node.name)
     return moved
 
@@ -108,16 +108,6 @@ def threads(count: int | None) -> Iterator[None]:
     finally:
         if count is not None:
             torch.set_num_threads(before)
-
-
-def _stand_in(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> StandIn:
-    """What takes a network's place: its model and, where one is asked for and the processor can, a rough one."""
-    stand_in = StandIn(network, _model(network, backend, runtime, device, who))
-    if network.rough is not None and backend == "openvino" and runtime.precision == "auto":
-        model = OpenVinoModel(_written(network, backend, who), network.rough, who, network.reads)
-        if model.dtype is network.rough:
-            stand_in.rough = StandIn(network, model)
-    return stand_in
 
 
 def _model(network: Network, backend: Backend, runtime: Runtime, device: torch.device, who: str) -> Model:

@@ -34,8 +34,7 @@ class Network:
     tensor and gives one or several. example: a tensor it takes, with two rows. outputs: what its outputs are called.
     metadata: in JSON's types, what the numbers mean. axes: those of the input whose sizes are free. auto: what
     `runtime.precision: auto` may compute it in; below float32 only where that was shown to change next to no text
-    (docs/performance.md). exact: whether it stays in float32 whatever `runtime.precision` says. rough: where
-    `runtime.precision` is auto, a type below `auto` in which it is there too, for a first look. reads: uint8 where it
+    (docs/performance.md). exact: whether it stays in float32 whatever `runtime.precision` says. reads: uint8 where it
     is given bytes, for which float32 stands in `example`.
     """
 
@@ -48,7 +47,6 @@ class Network:
     axes: Mapping[int, str] = field(default_factory=lambda: {0: "batch"})
     auto: torch.dtype = torch.float32
     exact: bool = False
-    rough: torch.dtype | None = None
     reads: torch.dtype = torch.float32
 
     @property
@@ -71,13 +69,10 @@ class Model(Protocol):
 
 
 class StandIn:
-    """A model in the place of its network: takes and gives what that does, and has its attributes.
+    """A model in the place of its network: takes and gives what that does, and has its attributes."""
 
-    rough: the same in less precision, where there is one.
-    """
-
-    def __init__(self, network: Network, model: Model, rough: StandIn | None = None):
-        self.module, self.model, self.rough = network.module, model, rough
+    def __init__(self, network: Network, model: Model):
+        self.module, self.model = network.module, model
         device = next((tensor.device for tensor in self.module.parameters()), network.example.device)
         with torch.inference_mode():
             example = self.module(network.example.to(device))
@@ -108,6 +103,11 @@ def each(net: nn.Module | StandIn, batches: Iterable[Tensor], dtype: torch.dtype
     dtype: what a module computes in; a model is given the batches as they are.
     """
     return net.many(batches) if isinstance(net, StandIn) else [net(images.to(dtype)) for images in batches]
+
+
+def one(net: nn.Module | StandIn, images: Tensor, dtype: torch.dtype) -> Any:
+    """The same for one batch, to which an engine puts all its threads."""
+    return net(images if isinstance(net, StandIn) else images.to(dtype))
 
 
 def write(network: Network, path: Path, who: str) -> Path:

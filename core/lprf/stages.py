@@ -508,7 +508,7 @@ def _shipped_for(files: Iterable[Path], plugins: Plugins) -> list[dict[str, Any]
             for node in nodes
             for param, marker in marked(node.component.params, WeightsParam).items()
             for architecture in marker.architectures
-            if architecture in by_architecture
+            if architecture in by_architecture and getattr(node.params, param) is not None
         }
         if len(settings) > len(best["settings"]):
             best = {"recipe": name, "settings": settings}

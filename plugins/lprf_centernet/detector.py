@@ -13,7 +13,7 @@ from torch import Tensor
 from lprf.boxes import areas, best_of_each, clipped, decode_corners, nms, overlaps
 from lprf.context import Context
 from lprf.data import Detections, Frames
-from lprf.network import each
+from lprf.network import each, one
 from lprf.sampling import sample_boxes
 from lprf_centernet.net import SMALLEST, STEP, STRIDE, CenterNet, boxes_of, for_bytes, load, middles
 from lprf_centernet.params import DetectorParams
@@ -76,7 +76,7 @@ class Finder:
         pictures = (part for size in sizes for part in resized(images, size).split(parts))
         given: Iterator[Any]
         if len(images) == 1:  # one picture after another, so that an engine puts all its threads to each
-            given = (self.net(picture.to(self.dtype)) for picture in pictures)
+            given = (one(self.net, picture, self.dtype) for picture in pictures)
         else:
             given = iter(each(self.net, pictures, self.dtype))
         every = []

@@ -9,12 +9,13 @@ from lprf.boxes import clipped, decode, decode_corners, nms
 from lprf.captured import Captured
 from lprf.context import Context
 from lprf.data import Detections, Frames
+from lprf.errors import LprfError
 from lprf.network import each
 from lprf.sampling import sample_boxes
 from lprf_mtcnn.fixed import FixedDetection
 from lprf_mtcnn.nets import ONET_SIZE, ONet, for_bgr_bytes, load_onet, load_pnet
 from lprf_mtcnn.params import CENTERNET_SCORES, DetectorParams
-from lprf_mtcnn.proposers import CenterNetProposer, Proposals, Proposer
+from lprf_mtcnn.proposers import SCREEN_SCORE, CenterNetProposer, Proposals, Proposer
 
 CROPS, CUDA_CROPS = 64, 1024  # crops that ONet sees at a time: more take memory and, on a CPU, no less time
 
@@ -64,9 +65,23 @@ class MtcnnDetector:
         self.judge = Judge(load_onet(onet), context.device, context.dtype)
         self.propose: Proposer | CenterNetProposer
         if centernet:
-            self.propose = CenterNetProposer(pnet, params, context)
+            if params.screen is not None:
+                raise LprfError(f"{context.node}: screen says where a PNet is to look, and {params.pnet} is none")
+            self.propose = CenterNetProposer(
+                pnet,
+                context,
+                min_plate=params.min_plate,
+                threshold=params.scores[0],
+                nms=params.nms[1],
+                max_proposals=params.max_proposals,
+            )
         else:
-            self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype)
+            screen = None
+            if params.screen is not None and context.device.type == "cpu":
+                screen = CenterNetProposer(
+                    context.weights(params.screen), context, min_plate=params.min_plate, threshold=SCREEN_SCORE
+                )
+            self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype, screen=screen)
         self.fixed = Captured(FixedDetection(self.propose, self.judge, params))
 
     @property

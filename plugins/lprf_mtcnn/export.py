@@ -19,9 +19,7 @@ def networks(detector: MtcnnDetector) -> list[Network]:
     outputs = ("logits", "offsets", "corners") if detector.judge.net.corner is not None else ("logits", "offsets")
     judge = Network(onet.info.name, detector.judge, "net", torch.zeros(2, 3, *ONET_SIZE), outputs, _metadata(onet))
     if isinstance(detector.propose, CenterNetProposer):
-        from lprf_centernet.export import network
-
-        return [network(pnet.info, detector.propose.find), judge]
+        return [_centernet(detector.propose), judge]
     propose = Network(
         pnet.info.name,
         detector.propose,
@@ -30,10 +28,16 @@ def networks(detector: MtcnnDetector) -> list[Network]:
         outputs[:2],
         _metadata(pnet),
         {0: "batch", 2: "height", 3: "width"},
-        rough=torch.bfloat16,
         reads=torch.uint8,
     )
-    return [propose, judge]
+    screen = detector.propose.screen
+    return [propose, judge] if screen is None else [_centernet(screen), propose, judge]
+
+
+def _centernet(propose: CenterNetProposer) -> Network:
+    from lprf_centernet.export import network
+
+    return network(propose.weights.info, propose.find)
 
 
 def _metadata(weights: Weights) -> dict[str, Any]:

@@ -21,6 +21,11 @@ class DetectorParams(Params):
         "cn-pnet",
         description="what proposes: PNet's weights, or a CenterNet's, which sees more around a plate and proposes less",
     )
+    screen: weights_name("centernet") | None = pydantic.Field(  # type: ignore[valid-type]
+        None,
+        description="a CenterNet's weights, which say where PNet is to look: on a CPU, where that takes long; null for "
+        "everywhere",
+    )
     onet: weights_name("mtcnn.onet") = pydantic.Field("cn-onet", description="ONet's weights")  # type: ignore[valid-type]
     min_plate: tuple[Annotated[int, pydantic.Field(ge=8)], Annotated[int, pydantic.Field(ge=3)]] = pydantic.Field(
         (50, 15), description="width and height of the smallest plate wanted, in pixels: smaller is slower"

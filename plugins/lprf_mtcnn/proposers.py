@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import torch
@@ -21,15 +22,18 @@ from lprf_mtcnn.nets import CELL, FIELD, STRIDE, PNet, for_bgr_bytes
 from lprf_mtcnn.params import DetectorParams
 
 STRIP = 15_000  # cells that PNet computes at a time on a CPU: many more, and what lies between leaves its cache
-SCREEN = 0.7  # of the first threshold, for a rough look: bfloat16 gave 12,000 cells above it 0.92 of it or more
-DENSE = 0.02  # of all cells: where the rough look finds more, all are computed anew
-FIELDS = 32  # cells computed anew at a time
+TILE = (8, 6)  # rows, columns of cells that PNet computes about the middle of what a screen saw, at each scale
+ALIKE = 1.5  # times as high or wide, or as low or narrow, as what was seen such cells are at most
+TILES = 8  # computed at a time
+SCREEN_SCORE = 0.2  # from which what a screen saw counts
+SEEN = tuple(stride * (count - 1) + field for stride, count, field in zip(STRIDE, TILE, FIELD, strict=True))
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of PNet's output at one scale: frame, row, column int64 [N], scores [N], offsets [N, 4]."""
+    """Cells of PNet's output: scale, frame, row, column int64 [N], scores [N], offsets [N, 4]."""
 
+    scale: Tensor
     frame: Tensor
     row: Tensor
     column: Tensor
@@ -37,17 +41,15 @@ class Cells:
     offsets: Tensor
 
     @classmethod
-    def above(cls, threshold: float, scores: Tensor, offsets: Tensor) -> Cells:
-        """Those of whole maps, scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
+    def above(cls, threshold: float, scale: int, scores: Tensor, offsets: Tensor) -> Cells:
+        """Those of whole maps of one scale, scores [B, rows, columns] and offsets [B, 4, rows, columns]."""
         frame, row, column = (scores > threshold).nonzero().unbind(1)
-        return cls(frame, row, column, scores[frame, row, column], offsets[frame, :, row, column])
+        scales = torch.full_like(frame, scale)
+        return cls(scales, frame, row, column, scores[frame, row, column], offsets[frame, :, row, column])
 
     @classmethod
-    def joined(cls, parts: list[Cells]) -> Cells:
+    def joined(cls, parts: Sequence[Cells]) -> Cells:
         return cls(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
-
-    def rows(self, index: Tensor) -> Cells:
-        return Cells(*(values[index] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ class Proposer:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         told: bool = True,
+        screen: CenterNetProposer | None = None,
     ):
-        """told: whether to warn of proposals that go beyond `max_proposals`."""
-        self.params, self.told = params, told
+        """told: whether to warn of proposals that go beyond `max_proposals`. screen: what says where to look, on a CPU;
+        None: everywhere."""
+        self.params, self.told, self.screen = params, told, screen
         self.net = for_bgr_bytes(net).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = dtype
         self.dropped = 0
@@ -98,16 +102,11 @@ class Proposer:
         if not sizes:
             none = images.new_zeros(0)
             return Proposals(none.long(), none.new_zeros(0, 4).float(), none.float())
-        levels = self._found(images)
-        found = Cells.joined(levels)
-        level = torch.cat([torch.full_like(cells.frame, index) for index, cells in enumerate(levels)])
-        group = len(sizes) * found.frame + level  # a frame at one scale
-        boxes = torch.cat(
-            [
-                self.cells(cells.row, cells.column, images.shape[2] / w, images.shape[1] / h)
-                for cells, (h, w) in zip(levels, sizes, strict=True)
-            ]
-        )
+        found = self._found(images)
+        group = len(sizes) * found.frame + found.scale  # a frame at one scale
+        pixels = [(images.shape[2] / w, images.shape[1] / h) for h, w in sizes]
+        across, down = torch.tensor(pixels, device=images.device)[found.scale].unbind(1)
+        boxes = self.cells(found.row, found.column, across, down)
         kept = self._best(found.scores, group)
         for among, most in ((group, params.nms[0]), (found.frame, params.nms[1])):
             kept = kept[nms(boxes[kept], found.scores[kept], among[kept], most)]
@@ -135,11 +134,7 @@ class Proposer:
 
         def strips() -> Iterator[Tensor]:
             for picture in pictures:
-                height, width = picture.shape[1:3]
-                rows, columns = (  # of cells; the last may lie half beyond the picture
-                    math.ceil((side - field) / stride) + 1
-                    for side, field, stride in zip((height, width), FIELD, STRIDE, strict=True)
-                )
+                rows, columns = _cells((picture.shape[1], picture.shape[2]))
                 high = math.ceil(rows / math.ceil(rows * columns / STRIP))
                 tops = range(0, rows, high)
                 counts.append((len(picture), len(tops)))
@@ -155,54 +150,50 @@ class Proposer:
             maps.append(_scored(*(torch.cat(parts) for parts in joined)))
         return maps
 
-    def _found(self, images: Tensor) -> list[Cells]:
-        """The cells above the first threshold at each of `sizes`.
+    def _found(self, images: Tensor) -> Cells:
+        """The cells above the first threshold."""
+        if self.screen is not None:
+            return self._near(images, self.screen(images))
+        maps = enumerate(self.maps(images))
+        return Cells.joined([Cells.above(self.params.scores[0], scale, *values) for scale, values in maps])
 
-        Where there is a rough PNet too, that says which cells may be; they are computed anew, each from what it sees.
-        """
+    def _near(self, images: Tensor, seen: Proposals) -> Cells:
+        """The same of those alone that lie about the middle of what was seen and are about as large."""
+        sizes = self.sizes(images)
+        tiles = self._tiles(images, sizes, seen)
+        whole: list[tuple[int, Tensor]] = []
+        cut: list[tuple[int, Tensor]] = []  # short ones, where the picture ends
+        drawn = None
+        for index, (scale, frame, row, column) in enumerate(tiles):
+            if (scale, frame) != drawn:
+                picture, drawn = _resized(images[frame : frame + 1], sizes[scale])[0], (scale, frame)
+            top, left = STRIDE[0] * row, STRIDE[1] * column
+            pixels = picture[top : top + SEEN[0], left : left + SEEN[1]]
+            (whole if pixels.shape[:2] == SEEN else cut).append((index, pixels))
+        batches = [whole[first : first + TILES] for first in range(0, len(whole), TILES)] + [[tile] for tile in cut]
+        pictures = (torch.stack([pixels for _, pixels in batch]).permute(0, 3, 1, 2) for batch in batches)
+        given = each(self.net, pictures, self.dtype)
         threshold = self.params.scores[0]
-        rough = self.net.rough if isinstance(self.net, StandIn) else None
-        if rough is not None:
-            pictures: list[Tensor] = []  # kept as they are drawn, one while that before it is computed
+        found = [Cells.above(threshold, 0, torch.zeros(0, 1, 1), torch.zeros(0, 4, 1, 1))]
+        for batch, outputs in zip(batches, given, strict=True):
+            its = Cells.above(threshold, 0, *_scored(*outputs))
+            scales, frames, rows, columns = torch.tensor([tiles[index] for index, _ in batch])[its.frame].unbind(1)
+            found.append(replace(its, scale=scales, frame=frames, row=rows + its.row, column=columns + its.column))
+        return Cells.joined(found)
 
-            def drawn() -> Iterator[Tensor]:
-                for size in self.sizes(images):
-                    pictures.append(_resized(images, size))
-                    yield pictures[-1]
-
-            maps = self._in_strips(rough, drawn())
-            found = [Cells.above(SCREEN * threshold, *level) for level in maps]
-            if pictures and sum(len(cells.frame) for cells in found) <= DENSE * sum(
-                scores.numel() for scores, _ in maps
-            ):
-                return [cells.rows(cells.scores > threshold) for cells in self._anew(pictures, found)]
-        return [Cells.above(threshold, *level) for level in self.maps(images)]
-
-    def _anew(self, pictures: list[Tensor], found: list[Cells]) -> list[Cells]:
-        """Cells of frames [B, h, w, 3] at each size, with what PNet gives for the pixels that each sees alone."""
-        counts = [len(cells.frame) for cells in found]
-        places, fields, parts = [], [], []  # of all cells, by size: which they are, and what they see
-        for before, picture, cells in zip(itertools.accumulate(counts, initial=0), pictures, found, strict=False):
-            top, left = STRIDE[0] * cells.row, STRIDE[1] * cells.column
-            whole = (top + FIELD[0] <= picture.shape[1]) & (left + FIELD[1] <= picture.shape[2])
-            seen = picture.unfold(1, FIELD[0], STRIDE[0]).unfold(2, FIELD[1], STRIDE[1])
-            fields.append(seen[cells.frame[whole], cells.row[whole], cells.column[whole]])
-            places.append(before + whole.nonzero().squeeze(1))
-            for index in (~whole).nonzero():  # at an edge, where they see less
-                y, x = int(top[index]), int(left[index])
-                edge = picture[cells.frame[index], y : y + FIELD[0], x : x + FIELD[1]]
-                parts.append((before + index, edge.permute(0, 3, 1, 2)))
-        place, field = torch.cat(places), torch.cat(fields)
-        for first in range(0, len(place), FIELDS):  # the last filled up: a new shape takes an engine time and memory
-            index = torch.arange(first, first + FIELDS).clamp(max=len(place) - 1)
-            parts.append((place[index], field[index]))
-        scores, offsets = torch.empty(sum(counts)), torch.empty(sum(counts), 4)
-        given = each(self.net, (pixels for _, pixels in parts), self.dtype)
-        for (index, _), outputs in zip(parts, given, strict=True):
-            of_scores, of_offsets = _scored(*outputs)
-            scores[index], offsets[index] = of_scores[:, 0, 0], of_offsets[:, :, 0, 0]
-        anew = zip(found, scores.split(counts), offsets.split(counts), strict=True)
-        return [replace(cells, scores=scores, offsets=offsets) for cells, scores, offsets in anew]
+    def _tiles(self, images: Tensor, sizes: list[tuple[int, int]], seen: Proposals) -> list[list[int]]:
+        """Where PNet looks: scale, frame, first row and first column of cells; by scale, then by frame."""
+        pixel = torch.tensor([(images.shape[1] / h, images.shape[2] / w) for h, w in sizes])  # at each scale
+        sides = (seen.boxes[:, 2:] - seen.boxes[:, :2]).flip(1)
+        times = sides / (pixel * torch.tensor(CELL))[:, None]  # as high and as wide as a cell is at each scale
+        scale, row = ((times.amin(2) <= ALIKE) & (times.amax(2) >= 1 / ALIKE)).nonzero().unbind(1)
+        middle = (seen.boxes[row, :2] + seen.boxes[row, 2:]).flip(1) / 2
+        size, cell, stride = torch.tensor(TILE), torch.tensor(CELL), torch.tensor(STRIDE)
+        first = ((middle / pixel[scale] - cell / 2 - 1) / stride - (size - 1) / 2).round()
+        last = (torch.tensor([_cells(size) for size in sizes]) - size).clamp(min=0)[scale]
+        first = torch.minimum(first.clamp(min=0), last).long()
+        tiles: list[list[int]] = torch.cat([scale[:, None], seen.frame[row, None], first], dim=1).unique(dim=0).tolist()
+        return tiles
 
     def cells(self, row: Tensor, column: Tensor, across: Tensor | float, down: Tensor | float) -> Tensor:
         """The boxes [..., 4] in pixels of the frame of PNet's output cells, where one of its pixels is across x down
@@ -231,19 +222,15 @@ class Proposer:
 
 
 class CenterNetProposer:
-    """A CenterNet in PNet's place: it sees a plate's surroundings, and proposes few boxes that are none."""
+    """A CenterNet in PNet's place, or in front of it: it sees a plate's surroundings, and proposes few boxes that are
+    none."""
 
-    def __init__(self, weights: Weights, params: DetectorParams, context: Context):
-        from lprf_centernet import detector, net  # a plugin of its own, which PNet does without
-        from lprf_centernet.params import DetectorParams as Params
+    def __init__(self, weights: Weights, context: Context, **its: Any):
+        """its: parameters of `centernet.detector`, but for the weights."""
+        from lprf_centernet import detector, net, params  # a plugin of its own, which PNet does without
 
-        its = Params(
-            min_plate=params.min_plate,
-            threshold=params.scores[0],
-            nms=params.nms[1],
-            max_proposals=params.max_proposals,
-        )
-        self.find = detector.Finder(net.load(weights), its, context.device, context.dtype)
+        self.weights = weights
+        self.find = detector.Finder(net.load(weights), params.DetectorParams(**its), context.device, context.dtype)
 
     @property
     def net(self) -> nn.Module | StandIn:
@@ -260,6 +247,14 @@ class CenterNetProposer:
 
     def drop(self, count: int, warning: str) -> None:
         self.find.drop(count, warning)
+
+
+def _cells(size: tuple[int, int]) -> tuple[int, int]:
+    """How many rows and columns of cells PNet gives for a picture (h, w); the last may lie half beyond it."""
+    rows, columns = (
+        math.ceil((side - field) / stride) + 1 for side, field, stride in zip(size, FIELD, STRIDE, strict=True)
+    )
+    return rows, columns
 
 
 def _scored(logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:

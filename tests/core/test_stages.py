@@ -26,7 +26,7 @@ from lprf import lock, stages
 from lprf.cli import main
 from lprf.decoding_params import DecodingParams
 from lprf.errors import LprfError
-from lprf.plugins import Plugins
+from lprf.plugins import Plugins, installed
 from lprf.recipe import load_recipe
 
 PLUGIN = Path(__file__).with_name("tiny.py")
@@ -486,6 +486,12 @@ def test_it_leaves_weights_and_the_command_that_reads_with_them(
     assert line in result.summary()
     capsys.readouterr()
     assert main(["validate", *words[2:]]) == 0, capsys.readouterr()
+
+
+def test_the_command_sets_what_the_recipe_has(shipped_weights: Path) -> None:
+    """`detect.screen` takes a CenterNet too, and read-plates has none."""
+    path = shipped_weights / "any-centernet.safetensors"
+    assert stages._shipped_for([path], installed()) == [{"recipe": "read-plates", "settings": {"detect.pnet": path}}]
 
 
 def test_runs_lists_what_is_there(plugins: Plugins, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

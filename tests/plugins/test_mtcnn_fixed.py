@@ -272,7 +272,7 @@ def test_no_shape_depends_on_what_is_found(pnet: str, dtype: torch.dtype, shape:
     if pnet == "cn-pnet":
         propose = Proposer(PNet(), params, nowhere, dtype)
     else:
-        propose = CenterNetProposer(weights.find_and_load(pnet), params, context)
+        propose = CenterNetProposer(weights.find_and_load(pnet), context, min_plate=params.min_plate)
     judge = Judge(ONet(corners=True), nowhere, dtype)
     images = torch.empty(shape, dtype=torch.uint8, device=nowhere)
     detect = FixedDetection(propose, judge, params)

@@ -55,6 +55,9 @@ SEED = {
 }
 
 
+SCREEN = {"detect.screen": "any-centernet-small"}  # in front of PNet: as its speed is measured
+
+
 def iou(a: list[float], b: list[float]) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
@@ -63,10 +66,10 @@ def iou(a: list[float], b: list[float]) -> float:
     return overlap / (area - overlap)
 
 
-@pytest.mark.parametrize("recipe", ["seed-compatible", "read-plates"])
-def test_the_ten_plates(recipe: str, home: Path, shared_seed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe, changes", [("seed-compatible", {}), ("read-plates", {}), ("read-plates", SCREEN)])
+def test_the_ten_plates(recipe: str, changes: dict[str, str], home: Path, shared_seed: Path, tmp_path: Path) -> None:
     golden = json.loads((shared_seed / "golden/seed_pipeline.json").read_text(encoding="utf-8"))["photos"]
-    weights = [part for key, value in SEED.items() for part in ("-s", f"{key}={value}")]
+    weights = [part for key, value in (SEED | changes).items() for part in ("-s", f"{key}={value}")]
     done = lprf(
         *("run", recipe, *weights, "-s", f"images.path={shared_seed / 'photos'}"),
         *("-s", f"jsonl.path={tmp_path / 'out.jsonl'}", "-s", f"draw.path={tmp_path / 'drawn'}"),
@@ -186,12 +189,36 @@ def test_no_plate_is_lost_against_the_slow_reference(
     folder: str, slow: SlowReader, readers: dict[int, Any], shared_data: Path
 ) -> None:
     """Of the labelled plates at least as many are found as the slow reference finds."""
+    import lprf as package
+
     dataset, _, _ = dataset_of(str(shared_data / folder), None, installed())
-    found = {"slow": 0, "fast": 0}
+    screened = package.load("read-plates", overrides=SEED | SCREEN)
+    found = {"slow": 0, "fast": 0, "screened": 0}
     for index in range(0, len(dataset), 3):
         example = dataset[index]
         image = example.image()
-        boxes = {"slow": slow.detect(image).tolist(), "fast": [r.box for r in readers[1].run(image)]}
+        boxes = {
+            "slow": slow.detect(image).tolist(),
+            "fast": [r.box for r in readers[1].run(image)],
+            "screened": [r.box for r in screened.run(image)],
+        }
         for side, of_side in boxes.items():
             found[side] += sum(any(iou(list(plate.box), box) >= 0.5 for box in of_side) for plate in example.plates)
-    assert found["fast"] >= found["slow"] > 0
+    assert min(found["fast"], found["screened"]) >= found["slow"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["ccpd/dev", "street/dev", "phone/dev"])
+def test_a_screen_changes_no_text(folder: str, readers: dict[int, Any], shared_data: Path) -> None:
+    """With the reference's thresholds, that want PNet to be sure."""
+    import lprf as package
+
+    overrides = SEED | {"detect.thresholds": [0.6, 0.8], "detect.refine": 0, "read.decode": "greedy"}
+    photos = sorted(str(path) for path in (shared_data / folder).glob("*.jpg"))[::2]
+    texts = []
+    for more in ({}, SCREEN):
+        reader = package.load("read-plates", overrides=overrides | more)
+        texts.append([(reading.source, reading.text) for reading in reader.run(photos)])
+    assert len(texts[0]) >= 10
+    changed = set(texts[0]) ^ set(texts[1])
+    assert len(changed) <= 0.01 * len(texts[0]), changed
