@@ -90,9 +90,9 @@ def nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, mode: Ov
     """
     order = best_of_each(scores, group, len(scores))
     stay = order[:0]
-    for part in (
-        order.split(AT_ONCE) if len(order) else ()
-    ):  # by group, from the best down, so that what stays of those before is settled
+    if not len(order):
+        return stay
+    for part in order.split(AT_ONCE):  # by group, from the best down, so that what stays of those before is settled
         before = stay[group[stay] == group[part[0]]]  # of a group that began there
         if len(before):
             beaten = _alike(boxes, group, before, part, threshold, mode).any(0)
