@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ def networks(detector: MtcnnDetector) -> list[Network]:
         reads=torch.uint8,
     )
     screen = detector.propose.screen
-    return [propose, judge] if screen is None else [_centernet(screen), propose, judge]
+    if screen is None:
+        return [propose, judge]
+    # it says where to look, and no box of a plate is its own
+    return [replace(_centernet(screen), auto=torch.bfloat16), propose, judge]
 
 
 def _centernet(propose: CenterNetProposer) -> Network:
