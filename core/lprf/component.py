@@ -173,6 +173,8 @@ class Component:
     beyond their type: `features(params, {param: WeightsInfo}) -> {"detections": {"corners"}}`.
     `importers` recognise the tensors of pickled checkpoints: "module:function" each, see `lprf.weights`.
     `exports` names the networks of an implementation for `lprf export`: "module:function", see `lprf.network`.
+    `padded`: on a GPU it takes rows that hold nothing (`Detections.filled`) and gives a row for each, so that nobody
+    waits to cut them off; else they are cut off before it.
     """
 
     name: str
@@ -186,6 +188,7 @@ class Component:
     features: Callable[[Any, Mapping[str, WeightsInfo]], Mapping[str, set[str]]] | None = None
     importers: tuple[str, ...] = ()
     exports: str = ""
+    padded: bool = False
 
     def all_inputs(self) -> dict[str, Port]:
         """The kind's inputs, then the component's own."""

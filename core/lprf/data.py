@@ -53,6 +53,24 @@ class Frames:
         return replace(self, images=self.images.to(device, non_blocking=True))
 
 
+class Filled:
+    """How many rows of a batch hold something, where only a GPU knows yet: the first ones.
+
+    told: int64 [1 or more], on the GPU: how many rows, and what `tell` is called with when the host knows it.
+    """
+
+    def __init__(self, told: Tensor, tell: Callable[..., None]):
+        self.told, self.tell = told, tell
+        self._rows: int | None = None
+
+    def rows(self, told: Sequence[int] | None = None) -> int:
+        """How many. told: the numbers, where they came to the host with others; else the first call waits for them."""
+        if self._rows is None:
+            self._rows, *rest = self.told.tolist() if told is None else told
+            self.tell(*rest)
+        return self._rows
+
+
 @dataclass(frozen=True)
 class Detections:
     """Plates found in a batch of frames, N in all.
@@ -63,6 +81,8 @@ class Detections:
     scores: float32 [N], in 0 to 1.
     corners: float32 [N, 4, 2], TL TR BR BL in the plate's own reading direction, or None.
     extra: {name: Tensor [N, ...]}: colour, rows, track. "given" (bool) marks boxes that nothing detected.
+    filled: on a GPU, where N is the room that there was: which rows hold a plate. The others' boxes are 0 0 0 0. Only
+        components that are declared `padded` ever see such a batch.
     """
 
     frames: Frames
@@ -71,6 +91,7 @@ class Detections:
     scores: Tensor
     corners: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    filled: Filled | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -303,6 +324,35 @@ def split_by_frame(value: Any) -> list[Any]:
 
 def _counts(rows: torch.Tensor, of: int) -> list[int]:
     return torch.bincount(rows, minlength=of).tolist()
+
+
+def trimmed(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The same batches without the rows that hold nothing, see `Detections.filled`; the host may wait for a GPU."""
+    memo: dict[int, Any] = {}
+    return {key: _trimmed(value, memo) for key, value in values.items()}
+
+
+def _trimmed(value: Any, memo: dict[int, Any]) -> Any:
+    """A parent that several values share is cut once."""
+    if id(value) not in memo:
+        memo[id(value)] = value
+        if isinstance(value, Readings):
+            memo[id(value)] = replace(value, plates=_trimmed(value.plates, memo))
+        elif isinstance(value, Plates) and value.detections.filled is not None:
+            rows = slice(value.detections.filled.rows())
+            parent = _trimmed(value.detections, memo)
+            memo[id(value)] = Plates(parent, value.detection[rows], value.images[rows])
+        elif isinstance(value, Detections) and value.filled is not None:
+            rows = slice(value.filled.rows())
+            memo[id(value)] = Detections(
+                value.frames,
+                value.frame[rows],
+                value.boxes[rows],
+                value.scores[rows],
+                None if value.corners is None else value.corners[rows],
+                {name: column[rows] for name, column in value.extra.items()},
+            )
+    return memo[id(value)]
 
 
 def to_host(value: Any, memo: dict[int, Any]) -> Any:

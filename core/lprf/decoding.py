@@ -6,6 +6,7 @@ Log-probabilities are float32 [N, T, C]: T time steps or slots, the last class t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lprf.data import Plates, Readings
+from lprf.captured import Captured
+from lprf.data import Filled, Plates, Readings
 from lprf.decoding_params import DecodingParams
 from lprf.errors import LprfError
 from lprf.plate_format import PlateFormat, load_format
@@ -24,6 +26,7 @@ Way = Literal["ctc", "slots"]
 
 CHUNK = 64  # plates decoded at a time on a CPU, so that memory stays bounded
 CUDA_CHUNK = 256  # fewer, larger kernels
+ROOM = 4  # where a GPU alone knows how many: of the rows a quarter is read at a time, of those one is looked at again
 LIKELY = 0.01  # how probable a text that fits the format must be, as part of the most probable text, to be taken
 NEVER = -1e30  # a log-probability; infinities would give NaN in differences
 CLASSES = 12  # of every time step, the beam follows so many of the most probable, or `width` if that is more
@@ -57,10 +60,19 @@ class Decoder:
     """
 
     def __init__(
-        self, params: DecodingParams, way: Way, alphabet: str, device: torch.device, node: str = "", owner: str = ""
+        self,
+        params: DecodingParams,
+        way: Way,
+        alphabet: str,
+        device: torch.device,
+        node: str = "",
+        owner: str = "",
     ):
         self.params, self.way, self.alphabet = params, way, alphabet
-        self.chunk = CUDA_CHUNK if device.type == "cuda" else CHUNK
+        self.chunk = CHUNK if device.type == "cpu" else CUDA_CHUNK
+        looks = [[[1 / zoom, 0, -2 * right], [0, 1 / zoom, -2 * down]] for zoom, right, down in LOOKS]
+        self.looks = torch.tensor(looks, device=device)
+        self.captured = Captured()
         self.grammar = None
         if params.format is not None:
             self.grammar = Grammar(load_format(params.format), alphabet, device)
@@ -73,15 +85,25 @@ class Decoder:
     def __call__(self, plates: Plates, network: Callable[[Tensor], Tensor]) -> Readings:
         """Read every plate.
 
-        network: images [n, 3, h, w] to log-probabilities float32 [n, T, C]; called chunk by chunk, and again with
-        moved pictures of the plates that it is unsure of (`unsure`, slots alone).
+        network: the same every time: images [n, 3, h, w] to log-probabilities float32 [n, T, C]; called chunk by chunk,
+        and again with moved pictures of the plates that it is unsure of (`unsure`, slots alone).
         """
-        rows = torch.arange(len(plates), device=plates.images.device)
-        chunks = plates.images.split(self.chunk) if len(plates) else ()
-        parts = [self._read(self._seen(images, network)) for images in chunks]
+        filled, count, chunk = plates.detections.filled, len(plates), self.chunk
+        if filled is not None:
+            chunk = math.ceil(count / ROOM)
+        parts: list[_Part] = []
+        first = 0
+        while first < count:
+            images = plates.images[first : first + chunk]
+            if filled is None:
+                part = self._read(images, network)
+            else:
+                part, count = self._read_fixed(images, network, first, filled)
+            parts.append(part)
+            first += chunk
         return Readings(
             plates,
-            rows,
+            torch.arange(count, device=plates.images.device),
             texts=[text for part in parts for text in part.texts],
             confidences=torch.cat([part.confidences for part in parts]) if parts else plates.images.new_zeros(0),
             characters=[characters for part in parts for characters in part.characters],
@@ -89,34 +111,89 @@ class Decoder:
             fits=None if self.grammar is None else [fits for part in parts for fits in part.fits],
         )
 
+    def _read(self, images: Tensor, network: Callable[[Tensor], Tensor]) -> _Part:
+        """What is read of one chunk."""
+        decoded = self._decoded(self._seen(images, network))
+        return self._part(decoded[2][:, 0], *_on_host(*decoded))
+
     def _seen(self, images: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
         """What the network sees; of plates whose slots it is unsure of, the mean over several looks at them."""
         log_p = network(images)
         if self.way != "slots":  # time steps move with the picture: there is no mean of them
             return log_p
-        unsure = (log_p.amax(2).sum(1).exp() < self.params.unsure).nonzero().squeeze(1)
-        if len(unsure):
-            looks = [log_p[unsure], *(network(_moved(images[unsure], *look)) for look in LOOKS)]
-            log_p = log_p.index_copy(0, unsure, (SURER * torch.stack(looks).mean(0)).log_softmax(2))
-        return log_p
+        unsure = self._unsure(log_p).nonzero().squeeze(1)
+        if not len(unsure):
+            return log_p
+        return log_p.index_copy(0, unsure, self._again(images[unsure], network, log_p[unsure]))
 
-    def _read(self, log_p: Tensor) -> _Part:
-        """What is read of one chunk."""
+    def _unsure(self, log_p: Tensor) -> Tensor:
+        """Which plates the network is unsure of, bool [N]."""
+        return log_p.amax(2).sum(1).exp() < self.params.unsure
+
+    def _again(self, images: Tensor, network: Callable[[Tensor], Tensor], log_p: Tensor) -> Tensor:
+        """The mean over several looks at plates of which the first gave `log_p`."""
+        looks = [log_p, *(network(_moved(images, look)) for look in self.looks)]
+        return (SURER * torch.stack(looks).mean(0)).log_softmax(2)
+
+    def _read_fixed(
+        self, images: Tensor, network: Callable[[Tensor], Tensor], first: int, filled: Filled
+    ) -> tuple[_Part, int]:
+        """The same of a chunk that begins with row `first`, and how many rows of the batch hold a plate, where the GPU
+        alone knows that: the host waits once."""
+        rows = torch.arange(first, first + len(images), device=images.device)
+        fixed = functools.partial(self._fixed, network)
+        decoded = [value for value in self.captured(fixed, images, rows < filled.told[0]) if value is not None]
+        *columns, left, told = _on_host(*decoded, filled.told.expand(len(rows), -1))
+        count = filled.rows(told[0])
+        there = min(count - first, len(rows))
+        if left[0]:  # seldom
+            return self._read(images[:there], network), count
+        return self._part(decoded[2][:there, 0], *(column[:there] for column in columns)), count
+
+    @torch.inference_mode()
+    def _fixed(self, network: Callable[[Tensor], Tensor], images: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+        """In tensors whose shapes do not depend on what is read: as `_decoded` gives it, then how many unsure plates
+        found no room for another look, int64 [N], the same in each row.
+
+        there: which rows hold a plate, bool [N]; of the others anything may be read.
+        """
+        log_p = network(images)
+        left = torch.zeros_like(there[0], dtype=torch.int64)
+        if self.way == "slots":
+            unsure = self._unsure(log_p) & there
+            rows = unsure.byte().argsort(descending=True, stable=True)[: math.ceil(len(images) / ROOM)]
+            again = self._again(images[rows], network, log_p[rows])
+            log_p = log_p.index_copy(0, rows, torch.where(unsure[rows, None, None], again, log_p[rows]))
+            left = unsure.sum() - unsure[rows].sum()
+        return *self._decoded(log_p), left.expand(len(images))
+
+    def _decoded(self, log_p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of one chunk: the texts' codes [N, K, L], lengths [N, K] and probabilities [N, K], those of the characters of
+        the first [N, L], and whether that one fits the format, bool [N]."""
         found, fits = self._texts(log_p)
         best, lengths = found.codes[:, 0], found.lengths[:, 0]
         if self.way == "slots":
             characters = slots_characters(log_p, best)
         else:
             characters = ctc_characters(log_p, best, lengths)
-        probabilities = found.log_p.exp()
-        part = _Part([], probabilities[:, 0].contiguous(), [], [], [])
-        told = (found.codes, found.lengths, probabilities, characters, fits)
-        for codes, own, values, letters, fitting in zip(*_on_host(*told), strict=True):
-            written = [strings(row, length, self.alphabet) for row, length in zip(codes, own, strict=True)]
+        return found.codes, found.lengths, found.log_p.exp(), characters, fits
+
+    def _part(
+        self,
+        confidences: Tensor,
+        codes: list[Any],
+        lengths: list[Any],
+        probabilities: list[Any],
+        characters: list[Any],
+        fits: list[bool],
+    ) -> _Part:
+        """What is read of one chunk, of what `_decoded` gives, on the host."""
+        part = _Part([], confidences.contiguous(), [], [], fits)
+        for coded, own, values, letters in zip(codes, lengths, probabilities, characters, strict=True):
+            written = [strings(row, length, self.alphabet) for row, length in zip(coded, own, strict=True)]
             part.texts.append(written[0])
             part.characters.append(letters[: own[0]])
             part.alternatives.append(_alternatives(written, values, self.params.top))
-            part.fits.append(fitting)
         return part
 
     def _texts(self, log_p: Tensor) -> tuple[Texts, Tensor]:
@@ -148,10 +225,9 @@ def _on_host(*values: Tensor) -> list[list[Any]]:
     return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]
 
 
-def _moved(images: Tensor, zoom: float, right: float, down: float) -> Tensor:
-    """Pictures [N, 3, h, w] seen `zoom` times as large, `right` and `down` by parts of their sides; borders repeat."""
-    there = images.new_tensor([[1 / zoom, 0, -2 * right], [0, 1 / zoom, -2 * down]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(there, list(images.shape), align_corners=False)
+def _moved(images: Tensor, look: Tensor) -> Tensor:
+    """Pictures [N, 3, h, w] seen another way: `look`, [2, 3], an affine map as `affine_grid` has it; borders repeat."""
+    grid = F.affine_grid(look.to(images.dtype).expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -214,7 +290,7 @@ def ctc_greedy(log_p: Tensor) -> Texts:
     new[:, 1:] &= best[:, 1:] != best[:, :-1]
     place = new.cumsum(1) - 1
     codes = best.new_full((n, steps + 1), classes - 1)
-    codes.scatter_(1, torch.where(new, place, steps), best)
+    codes.scatter_(1, place.masked_fill(~new, steps), best)
     lengths = new.sum(1)
     return _exact(log_p, codes[:, None, :steps], lengths[:, None])
 
@@ -289,10 +365,37 @@ def _exact(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Texts:
     steps = log_p.shape[1]
     if n == 0:  # which ctc_loss refuses
         return Texts(codes, lengths, log_p.new_zeros(n, k))
+    if log_p.device.type != "cpu":  # where ctc_loss waits for the lengths
+        return Texts(codes, lengths, ctc_forward(log_p, codes, lengths))
     rows = log_p.transpose(0, 1).repeat_interleave(k, 1)
     all_steps = torch.full((n * k,), steps, device=log_p.device)
     cost = F.ctc_loss(rows, codes.reshape(n * k, longest), all_steps, lengths.reshape(-1), log_p.shape[2] - 1, "none")
     return Texts(codes, lengths, (-cost).view(n, k).clamp(min=NEVER))
+
+
+def ctc_forward(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Tensor:
+    """The log-probabilities [N, K] of texts (codes [N, K, L], lengths [N, K]), all texts at once, step by step."""
+    emitted, skipped = _states(log_p, codes)
+    sums = F.pad(emitted[:, 0, :, :2], (2, emitted.shape[3] - 2), value=NEVER)  # two that are none before the first
+    for t in range(1, log_p.shape[1]):
+        came = torch.stack([sums[..., 2:], sums[..., 1:-1], sums[..., :-2] + skipped]).logsumexp(0)
+        sums = F.pad((came + emitted[:, t]).clamp(min=NEVER), (2, 0), value=NEVER)
+    end = 2 * lengths.unsqueeze(2) + 2  # of the state of the last blank; before it stands the last character's
+    last = sums.gather(2, end - 1).masked_fill(lengths.unsqueeze(2) == 0, NEVER)
+    return torch.logaddexp(sums.gather(2, end), last).squeeze(2)
+
+
+def _states(log_p: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """What texts (codes [N, K, L]) emit in the states of their alignments, blank, first character, blank, second
+    character, …: [N, T, K, S]; and 0 [N, K, S] where a state may come straight after the last but one, else NEVER."""
+    n, k, longest = codes.shape
+    states = 2 * longest + 1
+    labels = codes.new_full((n, k, states), log_p.shape[2] - 1)
+    labels[..., 1::2] = codes
+    emitted = log_p.gather(2, labels.view(n, 1, k * states).expand(n, log_p.shape[1], k * states))
+    skipped = log_p.new_full((n, k, states), NEVER)
+    skipped[..., 3::2] = skipped[..., 3::2].masked_fill(codes[..., 1:] != codes[..., :-1], 0)
+    return emitted.unflatten(2, (k, states)), skipped
 
 
 def slots_greedy(log_p: Tensor) -> Texts:
@@ -370,17 +473,11 @@ def ctc_characters(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Tensor:
 
     It is that of the character at the surest of the time steps that the text's best alignment (Viterbi) gives it.
     """
-    n, steps, classes = log_p.shape
-    longest = codes.shape[1]
-    states = 2 * longest + 1  # blank, first character, blank, second character, …
-    labels = torch.full((n, states), classes - 1, device=log_p.device)
-    labels[:, 1::2] = codes
-    emitted = log_p.gather(2, labels[:, None].expand(n, steps, states))
-    skips = torch.zeros(n, states, dtype=torch.bool, device=log_p.device)
-    skips[:, 3::2] = codes[:, 1:] != codes[:, :-1]
+    n, steps, _ = log_p.shape
+    emitted, skipped = (values.squeeze(-2) for values in _states(log_p, codes.unsqueeze(1)))
+    states = emitted.shape[2]
     best = log_p.new_full((n, states + 2), NEVER)  # two that are none before the first
     best[:, 2:4] = emitted[:, 0, :2]
-    skipped = torch.zeros_like(best[:, 2:]).masked_fill(~skips, NEVER)
     came = []
     for t in range(1, steps):
         value, back = torch.stack([best[:, 2:], best[:, 1:-1], best[:, :-2] + skipped]).max(0)

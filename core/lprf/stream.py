@@ -37,6 +37,7 @@ from lprf.data import (
     readings_by_frame,
     split_by_frame,
     to_host,
+    trimmed,
 )
 from lprf.errors import InputFailure, LprfError, PluginError, Terminated
 from lprf.feed import KEPT_FAILURES, Decoded, Decoder, Feed, Newest, batches
@@ -446,6 +447,8 @@ class Graph:
         for node, implementation in self.steps:
             start = time.perf_counter()
             try:
+                if not node.component.padded:
+                    values = trimmed(values)
                 # where another engine computes, torch's threads go on spinning after each step, on the cores it needs
                 count = 1 if node.name in self.elsewhere else self.recipe.runtime.threads
                 with self.turn, backend.threads(count):
@@ -461,6 +464,7 @@ class Graph:
             values.update(outputs)
             seconds[node.name] = time.perf_counter() - start
         start = time.perf_counter()
+        values = trimmed(values)
         kept = {ref: to_host(values[ref], memo) for ref in keep if ref in values}
         copied += time.perf_counter() - start
         rest = self._synchronize()

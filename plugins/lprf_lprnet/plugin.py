@@ -17,6 +17,7 @@ def lprf_components() -> list[Component]:
             params=params.RecognizerParams,
             importers=("lprf_lprnet.importers:seed",),
             exports="lprf_lprnet.export:networks",
+            padded=True,
             summary="reads plates by LPRNet (arXiv 1806.10447) or by its successor with a slot for each character",
         ),
         Component(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lprf.boxes import clipped, decode, decode_corners, nms
 from lprf.captured import Captured
 from lprf.context import Context
-from lprf.data import Detections, Frames
+from lprf.data import Detections, Filled, Frames
 from lprf.errors import LprfError
 from lprf.network import each
 from lprf.sampling import sample_boxes
@@ -82,7 +82,7 @@ class MtcnnDetector:
                     context.weights(params.screen), context, min_plate=params.min_plate, threshold=SCREEN_SCORE
                 )
             self.propose = Proposer(load_pnet(pnet), params, context.device, context.dtype, screen=screen)
-        self.fixed = Captured(FixedDetection(self.propose, self.judge, params))
+        self.fixed, self.captured = FixedDetection(self.propose, self.judge, params), Captured()
 
     @property
     def dropped(self) -> int:
@@ -98,17 +98,18 @@ class MtcnnDetector:
         return decide(self.judge, frames, self.propose(frames.images), self.params)
 
     def find_fixed(self, frames: Frames) -> Detections:
-        """The same in buffers of fixed size; the host waits for the device once."""
-        frame, boxes, scores, corners, told = self.fixed(frames.images)
+        """The same in buffers of fixed size: how many rows are plates the device knows, and the host need not wait."""
+        frame, boxes, scores, corners, told = self.captured(self.fixed, frames.images)
         assert frame is not None and boxes is not None and scores is not None and told is not None
-        plates, lost, unsettled = told.tolist()
+        return Detections(frames, frame, boxes, scores, corners, filled=Filled(told, self._tell))
+
+    def _tell(self, lost: int, unsettled: int) -> None:
+        """Count and tell what a batch had no room for, when the host knows it."""
         self.propose.drop(
             lost + unsettled,
             f"{lost} candidates in a batch found no room and {unsettled} were not settled: plates may be missing "
             f"(max_proposals makes room; a higher first threshold takes less)",
         )
-        corners = None if corners is None else corners[:plates]
-        return Detections(frames, frame[:plates], boxes[:plates], scores[:plates], corners)
 
 
 def decide(judge: Judge, frames: Frames, proposals: Proposals, params: DetectorParams) -> Detections:

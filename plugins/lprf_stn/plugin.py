@@ -32,5 +32,6 @@ def lprf_components() -> list[Component]:
             summary="cuts boxes out and straightens each plate by the affine map that the STN predicts",
             importers=("lprf_stn.importers:seed",),
             exports="lprf_stn.export:networks",
+            padded=True,
         )
     ]

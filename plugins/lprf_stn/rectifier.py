@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+import functools
+from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
+from lprf.captured import Captured, Results
 from lprf.context import Context
 from lprf.data import Detections, Plates
 from lprf.errors import WeightsError
@@ -19,6 +24,7 @@ class StnRectifier:
         self.weights = weights = context.weights(params.weights)
         self.net = build(weights).to(context.device)
         self.margin = params.margin
+        self.captured = Captured()
         if context.plate_size not in (None, self.net.size):
             raise WeightsError(
                 f"{context.node or 'stn.rectifier'}: the STN in {weights.path} gives plates of "
@@ -28,11 +34,15 @@ class StnRectifier:
 
     @torch.inference_mode()
     def __call__(self, detections: Detections) -> Plates:
-        crops = sample_boxes(
-            detections.frames.images, detections.frame, detections.boxes, self.net.size, "cubic", margin=self.margin
-        )
-        images = crops
-        if len(crops):
-            images = self.net((crops - MEAN) / SCALE) * SCALE + MEAN
-        rows = torch.arange(len(crops), device=crops.device)
+        cut: Callable[..., Results] = self._cut
+        if detections.filled is not None:  # whose shapes come again
+            cut = functools.partial(self.captured, self._cut)
+        (images,) = cut(detections.frames.images, detections.frame, detections.boxes)
+        assert images is not None
+        rows = torch.arange(len(images), device=images.device)
         return Plates(detections, rows, images)
+
+    def _cut(self, images: Tensor, frame: Tensor, boxes: Tensor) -> tuple[Tensor]:
+        """The plates of boxes in frames, float32 [N, 3, h, w]."""
+        crops = sample_boxes(images, frame, boxes, self.net.size, "cubic", margin=self.margin)
+        return (self.net((crops - MEAN) / SCALE) * SCALE + MEAN if len(crops) else crops,)

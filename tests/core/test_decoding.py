@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lprf import decoding
-from lprf.data import Detections, Frames, Origin, Plates
+from lprf.data import Detections, Filled, Frames, Origin, Plates, Readings
 from lprf.decoding import LOOKS, SURER, Decoder, Grammar, Texts, strings
 from lprf.decoding_params import DecodingParams
 from lprf.plate_format import Pattern, PlateFormat
+from nothing_from_the_host import NOWHERE, NothingFromTheHost
 
 CPU = torch.device("cpu")
 
@@ -87,6 +91,9 @@ def test_ctc_probabilities_are_summed_over_all_alignments(sharpness: float) -> N
         for text, p in [*found(greedy, row, "abc"), *(texts := found(beam, row, "abc"))]:
             assert p == pytest.approx(truth[text], rel=1e-4), text
         assert len({text for text, _ in texts}) == len(texts), "a text twice"
+        of_texts = beam.codes[row : row + 1], beam.lengths[row : row + 1]
+        for text, p in found(Texts(*of_texts, decoding.ctc_forward(log_p[row : row + 1], *of_texts)), 0, "abc"):
+            assert p == pytest.approx(truth[text], rel=1e-4), text
         best = sorted(truth, key=lambda text: -truth[text])[:10]
         assert [text for text, _ in texts[:10]] == best
 
@@ -252,3 +259,75 @@ def test_an_unsure_reader_by_slots_looks_again(way: decoding.Way) -> None:
         assert np.abs(seen[0, 0].numpy() - there).mean() < 3, "but for OpenCV's 32nds of a pixel"
     mean = torch.cat([of_light(images[1:2]), *map(of_light, shown[1:])]).double().mean(0)[0].mul(SURER).exp()
     assert float(readings.confidences[1]) == pytest.approx(float(mean.max() / mean.sum()), abs=1e-5)
+
+
+WAYS = [
+    ("slots", {}),
+    ("slots", {"decode": "greedy"}),
+    ("slots", {"format": "de"}),
+    ("ctc", {}),
+    ("ctc", {"decode": "greedy"}),
+    ("ctc", {"format": "de"}),
+]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def of_squares(sharpness: float) -> Callable[[Tensor], Tensor]:
+    """As a network, log-probabilities [N, 8, 37], of the brightness of 24 parts of a picture."""
+    mixed = torch.randn(24, 8 * 37, generator=torch.Generator().manual_seed(3)) * sharpness
+    return lambda images: (
+        ((F.adaptive_avg_pool2d(images / 255, (2, 4)).flatten(1) - 0.5) @ mixed).unflatten(1, (8, 37)).log_softmax(2)
+    )
+
+
+def some_plates(count: int, filled: Filled | None = None) -> Plates:
+    light = torch.rand(count, 3, 2, 4, generator=torch.Generator().manual_seed(4)) * 255
+    frames = Frames(torch.zeros(1, 30, 100, 3, dtype=torch.uint8), [Origin("a")])
+    rows, zeros = torch.arange(count), torch.zeros(count, dtype=torch.int64)
+    found_at = Detections(frames, zeros, torch.zeros(count, 4), torch.ones(count), filled=filled)
+    return Plates(found_at, rows, F.interpolate(light, SIZE))
+
+
+@pytest.mark.parametrize("real", [0, 1, 10, 13, 40])
+@pytest.mark.parametrize(("sharpness", "unsure"), [(6.0, 0.9), (60.0, 0.5), (60.0, 0.7), (60.0, 0.0)])
+@pytest.mark.parametrize(("way", "params"), WAYS, ids=str)
+def test_where_a_gpu_alone_knows_how_many_the_same_is_read(
+    way: decoding.Way, params: dict[str, Any], sharpness: float, unsure: float, real: int
+) -> None:
+    """Ten rows are read at a time, with room for three that are looked at again: ten are, one or two, three or four."""
+    decoder = Decoder(DecodingParams(unsure=unsure, **params), way, LETTERS, CPU)
+    told: list[Any] = []
+    filled = Filled(torch.tensor([real, 7]), lambda *rest: told.append(rest))
+    network = of_squares(sharpness)
+    ours = decoder(some_plates(40, filled), network)
+    plates = some_plates(40)
+    theirs = decoder(Plates(plates.detections, plates.detection[:real], plates.images[:real]), network)
+    assert len(ours) == real
+    assert told == [(7,)]
+    assert filled.rows() == real
+    same_readings(ours, theirs)
+
+
+def same_readings(ours: Readings, theirs: Readings) -> None:
+    assert ours.plate.tolist() == theirs.plate.tolist()
+    assert ours.texts == theirs.texts
+    assert ours.fits == theirs.fits
+    torch.testing.assert_close(ours.confidences, theirs.confidences, rtol=1e-4, atol=1e-6)
+    for one, other in zip(ours.characters, theirs.characters, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for one, other in zip(ours.alternatives, theirs.alternatives, strict=True):
+        assert dict(one) == pytest.approx(dict(other), rel=1e-3)
+
+
+@pytest.mark.parametrize(("way", "params"), WAYS, ids=str)
+def test_no_shape_depends_on_what_is_read(way: decoding.Way, params: dict[str, Any]) -> None:
+    classes = len(LETTERS) + 1
+    decoder = Decoder(DecodingParams(**params), way, LETTERS, NOWHERE)
+    images, there = torch.empty(12, 3, *SIZE, device=NOWHERE), torch.empty(12, dtype=torch.bool, device=NOWHERE)
+    with NothingFromTheHost():
+        codes, lengths, probabilities, characters, fits, left = decoder._fixed(
+            lambda images: images.new_empty(len(images), 8, classes), images, there
+        )
+    assert {len(values) for values in (codes, lengths, probabilities, characters, fits, left)} == {12}
+    assert codes.shape[1] == lengths.shape[1] == probabilities.shape[1]
+    assert characters.shape == (12, 8)

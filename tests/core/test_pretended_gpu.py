@@ -11,17 +11,16 @@ import pytest
 import lprf
 from running import ROOT, run
 
-# what the host waits for in a batch: how many plates there are, which are unsure, what was read
-READING = {"decoding.py:_seen nonzero": 1, "decoding.py:_on_host _to_copy": 1}
-DETECTING = {"detector.py:find_fixed tolist": 1}
+READ = {"decoding.py:_on_host _to_copy": 1}  # all that the host waits for in a batch: what was read
 
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "waits"),
     [
-        ("read-plates", {}, {**DETECTING, **READING}),
-        ("read-plates", {"detect.pnet": "cn-pnet", "runtime.precision": "float16"}, {**DETECTING, **READING}),
-        ("read-crops", {}, READING),
+        ("read-plates", {}, READ),
+        ("read-plates", {"detect.pnet": "cn-pnet", "runtime.precision": "float16"}, READ),
+        ("read-plates", {"rectify.uses": "core.crop", "read.format": "cn"}, READ),
+        ("read-crops", {}, {**READ, "decoding.py:_seen nonzero": 1}),  # and which the reader is unsure of
         ("read-plates-eu", {}, None),
         ("detect-plates-far", {}, None),
         ("read-plates", {"rectify.uses": "core.perspective"}, None),

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-from lprf.data import Item, Origin
+from lprf.data import Detections, Filled, Frames, Item, Origin
 from lprf.errors import InputFailure, LprfError
 from lprf.feed import END, HELD, PATIENCE, Decoded, Decoder, batches
 from lprf.plugins import Plugins
 from lprf.recipe import load_recipe
 from lprf.stream import BatchInfo, Graph, Summary, build
+from lprf.testing.infer import padded as padded_rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 import echo
@@ -123,6 +124,39 @@ def test_one_detection_a_line_and_everything_is_counted(seen: Any, tmp_path: Pat
         assert reading.source == str(reading.frame)
         assert reading.confidence == (0.25 if reading.text else 0.0)
         assert reading.alternatives == ([(reading.text, 0.25)] if reading.text else [])
+
+
+@pytest.mark.parametrize("padded", [(), ("rectify",)], ids=["a rectifier that knows none", "one that does"])
+def test_rows_that_hold_nothing_go_no_further(
+    seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padded: tuple[str, ...]
+) -> None:
+    """As a detector on a GPU gives them; than to components that are declared `padded`."""
+    told: list[int] = []
+    detect = echo.Everything.__call__
+
+    def with_room(self: echo.Everything, frames: Frames) -> Detections:
+        found = detect(self, frames)
+        filled = Filled(torch.tensor([len(found), 9]), told.append)
+        return replace(padded_rows(found), filled=filled)
+
+    monkeypatch.setattr(echo.Everything, "__call__", with_room)
+    seen.items = lambda: (item(i) for i in range(20))
+    echoes = graph(tmp_path, runtime__batch=7)
+    echoes.steps = [
+        (replace(node, component=replace(node.component, padded=node.name in padded)), step)
+        for node, step in echoes.steps
+    ]
+    rows: list[int] = []
+    cut = echo.Corner.__call__
+    monkeypatch.setattr(echo.Corner, "__call__", lambda self, found: rows.append(len(found)) or cut(self, found))
+    summary = echoes.run()
+    expected = [
+        (i, str(i) if i % 3 else "") for i in range(20) for _ in range(0 if i % 5 == 0 else 2 if i % 7 == 0 else 1)
+    ]
+    assert [(r.frame, r.text) for r in seen.readings] == expected
+    assert (summary.plates, summary.failed) == (len(expected), 0)
+    assert told == [9, 9, 9], "once a batch"
+    assert sum(rows) == len(expected) + (3 * 5 if padded else 0)
 
 
 def test_what_is_counted_is_what_came_out(seen: Any, tmp_path: Path) -> None:

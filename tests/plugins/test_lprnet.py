@@ -24,6 +24,7 @@ from lprf_lprnet.params import RecognizerParams
 from lprf_lprnet.plugin import lprf_components
 from lprf_lprnet.recognizer import LprnetRecognizer
 from lprf_lprnet.slots import SlotNet
+from nothing_from_the_host import NOWHERE, NothingFromTheHost
 from plain_lprnet import PlainLPRNet
 from running import at_most
 
@@ -132,6 +133,17 @@ def test_more_plates_than_a_chunk_are_read_one_like_another(net: SlotNet | None,
         assert alone.texts[0] == together.texts[row]
         assert float(alone.confidences) == pytest.approx(float(together.confidences[row]), abs=1e-4)
         assert alone.characters[0] == pytest.approx(together.characters[row], abs=1e-4)
+
+
+@pytest.mark.parametrize("net", [None, SlotNet(len(ALPHABET) + 1, (24, 96), 0.25, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_no_shape_depends_on_what_is_read(net: SlotNet | None, dtype: torch.dtype, tmp_path: Path) -> None:
+    path = filed(tmp_path, net)
+    read = LprnetRecognizer(RecognizerParams(weights=str(path)), Context(NOWHERE, dtype, weights.find_and_load))
+    images, there = torch.empty(12, 3, *read.size, device=NOWHERE), torch.empty(12, dtype=torch.bool, device=NOWHERE)
+    with NothingFromTheHost():
+        codes, *_, left = read.decode._fixed(read.log_probabilities, images, there)
+    assert len(codes) == len(left) == 12
 
 
 def test_plates_of_another_size_are_refused_naming_both(tmp_path: Path) -> None:

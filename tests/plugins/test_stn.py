@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lprf.errors import WeightsError
 from lprf_stn.net import STN, build
 from lprf_stn.plugin import RectifierParams, lprf_components
 from lprf_stn.rectifier import StnRectifier
+from nothing_from_the_host import NOWHERE, NothingFromTheHost
 
 
 @pytest.fixture
@@ -126,3 +128,12 @@ def test_no_detections_no_plates(tmp_path: Path) -> None:
 def test_a_size_that_the_recognizer_does_not_read_names_both(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"24 x 94.*32 x 128"):
         rectifier(tmp_path, STN(), (32, 128))
+
+
+def test_no_shape_depends_on_what_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.autocast", lambda *_, **__: contextlib.nullcontext())  # which knows no such device
+    cut = StnRectifier(RectifierParams(), Context(NOWHERE, torch.float32, weights.find_and_load))
+    images, frame = torch.empty(2, 90, 160, 3, dtype=torch.uint8, device=NOWHERE), torch.empty(9, device=NOWHERE).long()
+    with NothingFromTheHost():
+        (plates,) = cut._cut(images, frame, torch.empty(9, 4, device=NOWHERE))
+    assert plates.shape == (9, 3, *cut.net.size)

@@ -117,6 +117,7 @@ def _rectifiers() -> list[Component]:
             kind="rectifier",
             impl="lprf.builtin.rectify:Crop",
             params=rectify_params.CropParams,
+            padded=True,
             summary="upright crops, resized",
         ),
         Component(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lprf.component import Component, Port
-from lprf.data import Detections, Frames, Item, Origin, Plates, Reading, Readings, readings_by_frame
+from lprf.data import Detections, Filled, Frames, Item, Origin, Plates, Reading, Readings, readings_by_frame, trimmed
 from lprf.errors import InputFailure
 from lprf.plugins import installed
 from lprf.testing.suite import DEVICES, ComponentSuite
@@ -48,6 +48,19 @@ def plates(count: int = 3, size: tuple[int, int] = (24, 94), device: str = "cpu"
     of = detections(frames(count, device=device), (1,) * count)
     images = torch.from_numpy(rng.integers(0, 256, (count, 3, *size)).astype(np.float32)).to(device)
     return Plates(of, torch.arange(count, device=device), images)
+
+
+def padded(of: Detections, nothing: int = 5) -> Detections:
+    """The same with so many rows after them that hold nothing, as a GPU has them."""
+    device = of.boxes.device
+    return Detections(
+        of.frames,
+        torch.cat([of.frame, torch.zeros(nothing, dtype=torch.int64, device=device)]),
+        torch.cat([of.boxes, torch.zeros(nothing, 4, device=device)]),
+        torch.cat([of.scores, torch.rand(nothing, device=device)]),
+        None if of.corners is None else torch.cat([of.corners, torch.rand(nothing, 4, 2, device=device)]),
+        filled=Filled(torch.tensor([len(of)], device=device), lambda: None),
+    )
 
 
 def readings(of: Plates) -> Readings:
@@ -124,7 +137,8 @@ class DetectorSuite(ComponentSuite):
         )
 
     def detect(self, detector: Any, given: Frames) -> Detections:
-        return _output(detector(given), "detections")
+        found: Detections = trimmed({"detections": _output(detector(given), "detections")})["detections"]
+        return found
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_rows_shapes_types_and_device(self, device: str, declared: Component) -> None:
@@ -204,6 +218,16 @@ class RectifierSuite(ComponentSuite):
             alone = self.rectify(rectifier, one)
             assert torch.allclose(alone.images[0], together.images[row], atol=0.1), "a plate depends on its batch"
 
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_rows_that_hold_nothing(self, device: str, declared: Component) -> None:
+        if not declared.padded:
+            pytest.skip("it is not declared `padded`")
+        rectifier, given = self.build(device), detections(frames(device=device))
+        plain, cut = self.rectify(rectifier, given), self.rectify(rectifier, padded(given))
+        assert cut.detection.tolist() == list(range(len(given) + 5)), "a plate for every row"
+        assert torch.allclose(cut.images[: len(given)], plain.images, atol=0.1)
+        assert cut.images.isfinite().all()
+
     def test_upright(self) -> None:
         of = detections(frames(1), (1,))
         of.frames.images[0, :44] = 250  # above the middle of the plate
@@ -258,6 +282,18 @@ class RecognizerSuite(ComponentSuite):
         of = detections(frames(), (0, 0, 0))
         none = Plates(of, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, *recognizer.size))
         check_readings(self.read(recognizer, none))
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_rows_that_hold_nothing(self, device: str, declared: Component) -> None:
+        if not declared.padded:
+            pytest.skip("it is not declared `padded`")
+        recognizer = self.build(device)
+        given = plates(3, recognizer.size, device)
+        of = padded(given.detections)
+        more = torch.cat([given.images, torch.zeros(5, *given.images.shape[1:], device=device)])
+        plain, read = self.read(recognizer, given), self.read(recognizer, Plates(of, torch.arange(8), more))
+        assert read.texts == plain.texts, "a text for every row that holds a plate"
+        assert torch.allclose(read.confidences, plain.confidences, atol=TOLERANCE)
 
     def test_a_reading_does_not_depend_on_its_batch(self) -> None:
         recognizer = self.build()
