@@ -60,13 +60,7 @@ class Decoder:
     """
 
     def __init__(
-        self,
-        params: DecodingParams,
-        way: Way,
-        alphabet: str,
-        device: torch.device,
-        node: str = "",
-        owner: str = "",
+        self, params: DecodingParams, way: Way, alphabet: str, device: torch.device, node: str = "", owner: str = ""
     ):
         self.params, self.way, self.alphabet = params, way, alphabet
         self.chunk = CHUNK if device.type == "cpu" else CUDA_CHUNK
@@ -159,7 +153,7 @@ class Decoder:
         """
         log_p = network(images)
         left = torch.zeros_like(there[0], dtype=torch.int64)
-        if self.way == "slots":
+        if self.way == "slots" and self.params.unsure:
             unsure = self._unsure(log_p) & there
             rows = unsure.byte().argsort(descending=True, stable=True)[: math.ceil(len(images) / ROOM)]
             again = self._again(images[rows], network, log_p[rows])
