@@ -2,6 +2,7 @@
 
 The wall time of `lprf run read-plates` on one photo, less what its one batch took from decode to results, against
 `python -c "import torch, cv2"`. The two take turns, so that a machine whose speed drifts does both the same wrong.
+Python keeps what it compiles, as it does by itself, whatever this machine tells it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 ROOT = Path(__file__).resolve().parents[1]
 PHOTO = ROOT / "recipes/samples/photos/scene-1.jpg"
 HOOK = """\
@@ -31,7 +33,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall and processor seconds of a command."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=ENVIRONMENT)
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

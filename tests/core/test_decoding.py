@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import defaultdict
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lprf import decoding
 from lprf.data import Detections, Filled, Frames, Origin, Plates, Readings
@@ -331,3 +333,15 @@ def test_no_shape_depends_on_what_is_read(way: decoding.Way, params: dict[str, A
     assert {len(values) for values in (codes, lengths, probabilities, characters, fits, left)} == {12}
     assert codes.shape[1] == lengths.shape[1] == probabilities.shape[1]
     assert characters.shape == (12, 8)
+
+
+@pytest.mark.parametrize(("way", "params"), WAYS, ids=str)
+def test_what_is_recorded_once_reads_other_plates_too(way: decoding.Way, params: dict[str, Any]) -> None:
+    """As a CUDA graph is replayed: what was decided by a value at the recording would be decided so for ever."""
+    decoder = Decoder(DecodingParams(**params), way, LETTERS, CPU)
+    fixed = functools.partial(decoder._fixed, of_squares(60.0))
+    plates = some_plates(24).images
+    recorded = make_fx(fixed)(plates[:12], torch.arange(12) < 3)
+    there = torch.arange(12) < 11
+    for ours, theirs in zip(recorded(plates[12:], there), fixed(plates[12:], there), strict=True):
+        torch.testing.assert_close(ours, theirs)

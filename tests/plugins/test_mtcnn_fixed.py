@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lprf import weights
 from lprf.boxes import overlaps
@@ -297,6 +298,17 @@ def test_what_asks_for_values_is_found_out() -> None:
     ):
         with NothingFromTheHost(), pytest.raises(AssertionError):
             wrong()
+
+
+def test_what_is_recorded_once_finds_other_plates_too() -> None:
+    """As a CUDA graph is replayed: what was decided by a value at the recording would be decided so for ever."""
+    detector = _detector(**CENTERNET)
+    photo = torch.from_numpy(_read(SAMPLES / "scene-1.jpg"))[None]
+    recorded = make_fx(detector.fixed)(torch.full_like(photo, 90))
+    for ours, theirs in zip(recorded(photo), detector.fixed(photo), strict=True):
+        assert ours is not None and theirs is not None
+        torch.testing.assert_close(ours, theirs)
+    assert int(ours[0]) >= 1
 
 
 def test_captured_calls_the_function_on_a_cpu() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from lprf import weights
+from lprf import sampling, weights
 from lprf.component import Component
 from lprf.context import Context
 from lprf.data import Detections, Frames, Origin
@@ -137,3 +139,15 @@ def test_no_shape_depends_on_what_is_cut(monkeypatch: pytest.MonkeyPatch) -> Non
     with NothingFromTheHost():
         (plates,) = cut._cut(images, frame, torch.empty(9, 4, device=NOWHERE))
     assert plates.shape == (9, 3, *cut.net.size)
+
+
+def test_what_is_recorded_once_cuts_other_plates_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a CUDA graph is replayed, cutting as a GPU does."""
+    monkeypatch.setattr(sampling, "_box_by_box", sampling._all_at_once)
+    cut = StnRectifier(RectifierParams(), Context(torch.device("cpu"), torch.float32, weights.find_and_load))
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (2, 90, 160, 3), dtype=torch.uint8)
+    boxes = torch.tensor([[10.0, 20, 70, 40], [0, 0, 160, 90], [0, 0, 0, 0]])
+    recorded = make_fx(functools.partial(cut._cut))(images * 0, torch.zeros(3, dtype=torch.int64), boxes * 0)
+    frame = torch.tensor([1, 0, 0])
+    torch.testing.assert_close(recorded(images, frame, boxes), cut._cut(images, frame, boxes))
