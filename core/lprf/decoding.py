@@ -168,6 +168,8 @@ class Decoder:
         best, lengths = found.codes[:, 0], found.lengths[:, 0]
         if self.way == "slots":
             characters = slots_characters(log_p, best)
+        elif self.params.decode == "greedy":
+            characters = ctc_greedy_characters(log_p)
         else:
             characters = ctc_characters(log_p, best, lengths)
         return found.codes, found.lengths, found.log_p.exp(), characters, fits
@@ -279,14 +281,21 @@ class Grammar:
 def ctc_greedy(log_p: Tensor) -> Texts:
     """The most probable class at each time step, repetitions and blanks dropped; one text a plate."""
     n, steps, classes = log_p.shape
-    best = log_p.argmax(2)
-    new = best != classes - 1
-    new[:, 1:] &= best[:, 1:] != best[:, :-1]
-    place = new.cumsum(1) - 1
+    _, best, place, lengths = _greedily(log_p)
     codes = best.new_full((n, steps + 1), classes - 1)
-    codes.scatter_(1, place.masked_fill(~new, steps), best)
-    lengths = new.sum(1)
+    codes.scatter_(1, place, best)
     return _exact(log_p, codes[:, None, :steps], lengths[:, None])
+
+
+def _greedily(log_p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """At each time step the greatest log-probability, its class, and which character of the text that is part of, T for
+    a blank, [N, T]; the texts' lengths [N]."""
+    steps, blank = log_p.shape[1], log_p.shape[2] - 1
+    values, best = log_p.max(2)
+    seen = best != blank
+    new = seen.clone()
+    new[:, 1:] &= best[:, 1:] != best[:, :-1]
+    return values, best, (new.cumsum(1) - 1).masked_fill(~seen, steps), new.sum(1)
 
 
 def ctc_beam(log_p: Tensor, width: int, grammar: Grammar | None = None) -> Texts:
@@ -488,6 +497,13 @@ def ctc_characters(log_p: Tensor, codes: Tensor, lengths: Tensor) -> Tensor:
     values = emitted.gather(2, taken[:, :, None]).squeeze(2)
     surest = log_p.new_full((n, states), NEVER).scatter_reduce(1, taken, values, "amax")
     return surest[:, 1::2].exp()
+
+
+def ctc_greedy_characters(log_p: Tensor) -> Tensor:
+    """The same for the texts of `ctc_greedy`, whose best alignment is the most probable class at each time step."""
+    n, steps, _ = log_p.shape
+    values, _, place, _ = _greedily(log_p)
+    return log_p.new_full((n, steps + 1), NEVER).scatter_reduce(1, place, values, "amax")[:, :steps].exp()
 
 
 def strings(codes: Sequence[int], length: int, alphabet: str) -> str:

@@ -157,6 +157,20 @@ def test_characters_have_the_probability_of_their_best_time_step() -> None:
         assert characters[row, : len(text)].tolist() == pytest.approx(expected, rel=1e-4)
 
 
+def test_greedily_read_characters_are_those_of_the_best_alignment() -> None:
+    log_p = log_probabilities(50, 18, 6, 4)
+    log_p[0, :, :5] = -30  # nothing but blanks
+    log_p[1, 4:] = log_p[1, 4]  # one character, again and again
+    texts = decoding.ctc_greedy(log_p)
+    assert sorted(set(texts.lengths[:, 0].tolist()))[0] == 0
+    ours, theirs = (
+        decoding.ctc_greedy_characters(log_p),
+        decoding.ctc_characters(log_p, texts.codes[:, 0], texts.lengths[:, 0]),
+    )
+    for row, length in enumerate(texts.lengths[:, 0].tolist()):
+        assert ours[row, :length].tolist() == pytest.approx(theirs[row, :length].tolist(), rel=1e-5)
+
+
 def test_no_plates_and_one_class() -> None:
     for decode in (decoding.ctc_greedy, decoding.slots_greedy):
         assert decode(torch.zeros(0, 5, 4)).codes.shape == (0, 1, 5)
