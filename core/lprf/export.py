@@ -85,5 +85,5 @@ class _Compared(StandIn):
                 self.largest = max(self.largest or 0.0, float(truth.abs().max()))
         return values
 
-    def many(self, batches: Iterable[Tensor]) -> list[Any]:
+    def many(self, batches: Iterable[Tensor], in_turn: bool = False) -> list[Any]:
         return [self(images) for images in batches]

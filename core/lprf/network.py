@@ -65,7 +65,7 @@ class Model(Protocol):
 
     def __call__(self, images: Tensor) -> list[Tensor]: ...
 
-    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]: ...
+    def many(self, batches: Iterable[Tensor], in_turn: bool = False) -> list[list[Tensor]]: ...
 
 
 class StandIn:
@@ -84,8 +84,8 @@ class StandIn:
             return self.module(images)
         return self._given(self.model(images))
 
-    def many(self, batches: Iterable[Tensor]) -> list[Any]:
-        return [self._given(values) for values in self.model.many(batches)]
+    def many(self, batches: Iterable[Tensor], in_turn: bool = False) -> list[Any]:
+        return [self._given(values) for values in self.model.many(batches, in_turn)]
 
     def _given(self, values: list[Tensor]) -> Any:
         if self.single:
@@ -97,17 +97,13 @@ class StandIn:
         return getattr(self.module, name)
 
 
-def each(net: nn.Module | StandIn, batches: Iterable[Tensor], dtype: torch.dtype) -> list[Any]:
-    """What a network gives for each of these batches, none of them empty; an engine may compute several at a time.
+def each(net: nn.Module | StandIn, batches: Iterable[Tensor], dtype: torch.dtype, in_turn: bool = False) -> list[Any]:
+    """What a network gives for each of these batches, none of them empty.
 
-    dtype: what a module computes in; a model is given the batches as they are.
+    dtype: what a module computes in; a model is given the batches as they are. in_turn: an engine puts all its threads
+    to one batch after another; else it may compute several at a time.
     """
-    return net.many(batches) if isinstance(net, StandIn) else [net(images.to(dtype)) for images in batches]
-
-
-def one(net: nn.Module | StandIn, images: Tensor, dtype: torch.dtype) -> Any:
-    """The same for one batch, to which an engine puts all its threads."""
-    return net(images if isinstance(net, StandIn) else images.to(dtype))
+    return net.many(batches, in_turn) if isinstance(net, StandIn) else [net(images.to(dtype)) for images in batches]
 
 
 def write(network: Network, path: Path, who: str) -> Path:

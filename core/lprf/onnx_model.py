@@ -84,7 +84,7 @@ class OnnxModel:
             raise LprfError(f"{self.path} does not run on {list(images.shape)}: {_line(error)}") from None
         return [torch.from_numpy(result).to(self.device) for result in results]
 
-    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]:
+    def many(self, batches: Iterable[Tensor], in_turn: bool = False) -> list[list[Tensor]]:
         """What a call gives for each of these batches, one after another."""
         return [self(images) for images in batches]
 
@@ -141,8 +141,11 @@ class OpenVinoModel:
         parts = self._split(images)
         return _joined(self._run(parts, self.threads if len(parts) > 1 else 1))
 
-    def many(self, batches: Iterable[Tensor]) -> list[list[Tensor]]:
-        """What a call gives for each of these batches, side by side; the next is drawn while those before it run."""
+    def many(self, batches: Iterable[Tensor], in_turn: bool = False) -> list[list[Tensor]]:
+        """What a call gives for each of these batches; the next is drawn while those before it run.
+
+        in_turn: all threads on one part of a batch after another; else side by side.
+        """
         counts: list[int] = []
 
         def parts() -> Iterator[Tensor]:
@@ -151,7 +154,7 @@ class OpenVinoModel:
                 counts.append(len(split))
                 yield from split
 
-        done = iter(self._run(parts(), self.threads))
+        done = iter(self._run(parts(), 1 if in_turn else self.threads))
         return [_joined(list(itertools.islice(done, count))) for count in counts]
 
     def _split(self, images: Tensor) -> list[Tensor]:

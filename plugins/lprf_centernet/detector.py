@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor
 from lprf.boxes import areas, best_of_each, clipped, decode_corners, nms, overlaps
 from lprf.context import Context
 from lprf.data import Detections, Frames
-from lprf.network import each, one
+from lprf.network import each
 from lprf.sampling import sample_boxes
 from lprf_centernet.net import SMALLEST, STEP, STRIDE, CenterNet, boxes_of, for_bytes, load, middles
 from lprf_centernet.params import DetectorParams
@@ -74,11 +73,7 @@ class Finder:
         # one frame at a time on a CPU, so that an engine can compute several side by side
         parts = 1 if images.device.type == "cpu" else len(images)
         pictures = (part for size in sizes for part in resized(images, size).split(parts))
-        given: Iterator[Any]
-        if len(images) == 1:  # one picture after another, so that an engine puts all its threads to each
-            given = (one(self.net, picture, self.dtype) for picture in pictures)
-        else:
-            given = iter(each(self.net, pictures, self.dtype))
+        given = iter(each(self.net, pictures, self.dtype, in_turn=len(images) == 1))
         every = []
         for size in sizes:
             for first in range(0, len(images), parts):
