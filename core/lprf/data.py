@@ -96,8 +96,8 @@ class Detections:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def rows(self, index: Tensor, frames: Frames | None = None, frame: Tensor | None = None) -> Detections:
-        """The detections at `index` (int64 [M]), in that order; `frames` and `frame` replace the parent."""
+    def rows(self, index: Tensor | slice, frames: Frames | None = None, frame: Tensor | None = None) -> Detections:
+        """The detections at `index` (int64 [M], or a slice), in that order; `frames` and `frame` replace the parent."""
         return Detections(
             frames=self.frames if frames is None else frames,
             frame=self.frame[index] if frame is None else frame,
@@ -343,15 +343,7 @@ def _trimmed(value: Any, memo: dict[int, Any]) -> Any:
             parent = _trimmed(value.detections, memo)
             memo[id(value)] = Plates(parent, value.detection[rows], value.images[rows])
         elif isinstance(value, Detections) and value.filled is not None:
-            rows = slice(value.filled.rows())
-            memo[id(value)] = Detections(
-                value.frames,
-                value.frame[rows],
-                value.boxes[rows],
-                value.scores[rows],
-                None if value.corners is None else value.corners[rows],
-                {name: column[rows] for name, column in value.extra.items()},
-            )
+            memo[id(value)] = value.rows(slice(value.filled.rows()))
     return memo[id(value)]
 
 
